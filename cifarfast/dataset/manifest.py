@@ -1,0 +1,140 @@
+"""`manifest.json`: what a converted folder holds, and the digests that prove it.
+
+FFCV serves damaged pixels without a word, so nothing is trained on before the files have been held
+against this manifest.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from cifarfast.errors import UserError
+from cifarfast.files import sha256_file, write_json
+
+SCHEMA = 1
+MANIFEST_NAME = "manifest.json"
+SPLITS = ("train", "test")
+CONVERT_HINT = "run python -m data_prep.to_ffcv"
+
+Kind = Literal["cifar10", "custom", "synthetic"]
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Counts = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=10, max_length=10)]
+UnitInterval = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One `.beton` file."""
+
+    file: str
+    """File name inside the folder."""
+    images: Positive
+    """Number of images."""
+    images_per_class: Counts
+    """Number of images of each class, in the order of the class names."""
+    bytes: Positive
+    """Size of the file."""
+    sha256: Sha256
+    """SHA-256 of the file, lower-case hex."""
+
+    def __post_init__(self) -> None:
+        if Path(self.file).name != self.file or self.file in ("", ".", ".."):
+            raise ValueError(f"file {self.file!r} is not a plain file name")
+        if sum(self.images_per_class) != self.images:
+            raise ValueError(f"images_per_class adds up to {sum(self.images_per_class)}, not {self.images}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything that is known about a converted folder."""
+
+    schema: Positive = SCHEMA
+    """Version of this layout; a newer one is refused."""
+    kind: Kind
+    """`cifar10`, `custom` (an image tree of other classes) or `synthetic` (the stand-in)."""
+    source: str
+    """What was converted, as the user named it."""
+    source_digest: str
+    """Digest of the source; decides whether a conversion is up to date."""
+    official: bool
+    """Whether all six batches are byte for byte those of the official CIFAR-10."""
+    class_names: Annotated[tuple[str, ...], msgspec.Meta(min_length=10, max_length=10)]
+    """Names of the labels 0 to 9."""
+    mean: tuple[UnitInterval, UnitInterval, UnitInterval]
+    """Mean of each channel of the training split, on the scale 0 to 1."""
+    std: tuple[UnitInterval, UnitInterval, UnitInterval]
+    """Population standard deviation of each channel of the training split, on the scale 0 to 1."""
+    train: Split
+    """The training split."""
+    test: Split
+    """The test split."""
+    writer: str
+    """What wrote the `.beton` files: `ffcv` or `cifarfast`."""
+    versions: dict[str, str]
+    """Versions of Python, numpy, ffcv and this package at the time of writing."""
+
+    def split(self, name: str) -> Split:
+        """The split called `train` or `test`."""
+        return {"train": self.train, "test": self.test}[name]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Atomically write `manifest.json` into `folder`."""
+    write_json(folder / MANIFEST_NAME, asdict(manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate `manifest.json`.
+
+    Raises:
+        UserError: there is none, it is not JSON, of a newer schema, or a field is missing or wrong.
+    """
+    path = folder / MANIFEST_NAME
+    again = f"{CONVERT_HINT} --out {folder} --force"
+    try:
+        raw = path.read_bytes()
+        schema = msgspec.json.decode(raw, type=_Versioned).schema
+        if schema > SCHEMA:
+            raise UserError(f"{path} has schema {schema}, newer than {SCHEMA}: update cifarfast, or {again}")
+        return msgspec.json.decode(raw, type=Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder} holds no {MANIFEST_NAME}: {CONVERT_HINT} --out {folder}") from None
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path} is damaged ({error}): {again}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UserError(f"{path} is not JSON: {again}") from None
+
+
+class _Versioned(msgspec.Struct):
+    schema: int
+
+
+def check_folder(folder: Path, *, full: bool) -> Manifest:
+    """Hold the files of a converted folder against its manifest.
+
+    Args:
+        full: compare SHA-256 digests; otherwise only that the files exist with the right size.
+
+    Raises:
+        UserError: the manifest is unusable, or a file is missing, of another size, or damaged.
+    """
+    manifest = read_manifest(folder)
+    for name in SPLITS:
+        split = manifest.split(name)
+        path = folder / split.file
+        if not path.is_file():
+            raise UserError(f"{path} is missing: {CONVERT_HINT} --out {folder} --force")
+        size = path.stat().st_size
+        if size != split.bytes:
+            raise UserError(
+                f"{path} has {size} bytes where its manifest says {split.bytes}: "
+                f"{CONVERT_HINT} --out {folder} --force"
+            )
+        if full and sha256_file(path) != split.sha256:
+            raise UserError(
+                f"{path} is damaged (its SHA-256 is not the manifest's): {CONVERT_HINT} --out {folder} --force"
+            )
+    return manifest

@@ -1,0 +1,82 @@
+"""The manners that every command has: how it parses, how it fails, how it leaves.
+
+Flags come from a dataclass (tyro: a field is a flag, the sentence under it is its help text, so the
+command line, the Python interface and the documentation cannot drift apart). Errors are one line on
+stderr. Exit codes are in `cifarfast.errors`.
+"""
+
+import contextlib
+import io
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from cifarfast.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NON_FINITE,
+    EXIT_TERMINATED,
+    EXIT_USER_ERROR,
+    NonFiniteError,
+    UserError,
+)
+
+Arguments = TypeVar("Arguments")
+
+
+def parse(kind: type[Arguments], *, prog: str, argv: Sequence[str] | None = None) -> Arguments:
+    """Parse the command line into `kind`, a dataclass; a mistake is one line on stderr and exit 2."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, prog=prog, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as leaving:
+        if leaving.code in (0, None):
+            raise
+        fail(f"{_first_sentence(errors.getvalue())} (see {prog} --help)", EXIT_USER_ERROR)
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a command and leave with the exit code that its outcome asks for."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+    except UserError as error:
+        fail(str(error), EXIT_USER_ERROR)
+    except NonFiniteError as error:
+        fail(str(error), EXIT_NON_FINITE)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror}", EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        fail("interrupted", EXIT_INTERRUPTED)
+    sys.exit(0)
+
+
+def note(message: str) -> None:
+    """One line for the person at the terminal, on stderr, so that stdout stays for results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line on stderr and leave."""
+    note("error: " + " ".join(message.split()))
+    sys.exit(code)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    # As an exception, so that temporary files are removed and locks released on the way out.
+    fail("terminated", EXIT_TERMINATED)
+
+
+def _first_sentence(boxed: str) -> str:
+    """The message inside the box that tyro draws around its errors."""
+    lines = [line.strip(" │|╭╮╰╯─-+") for line in boxed.splitlines()]
+    message = [line for line in lines[1:] if line]
+    end = next((i for i, line in enumerate(message) if line.startswith("For full helptext")), len(message))
+    return " ".join(message[:end])
