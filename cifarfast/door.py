@@ -27,12 +27,18 @@ from cifarfast.errors import (
 Arguments = TypeVar("Arguments")
 
 
-def parse(kind: type[Arguments], *, prog: str, argv: Sequence[str] | None = None) -> Arguments:
-    """Parse the command line into `kind`, a dataclass; a mistake is one line on stderr and exit 2."""
+def parse(
+    kind: type[Arguments], *, prog: str, argv: Sequence[str] | None = None, default: Arguments | None = None
+) -> Arguments:
+    """Parse the command line into `kind`, a dataclass; a mistake is one line on stderr and exit 2.
+
+    Args:
+        default: an instance whose values the flags default to, in place of the dataclass's own.
+    """
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, prog=prog, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+            return tyro.cli(kind, prog=prog, args=argv, default=default, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
@@ -75,8 +81,7 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _first_sentence(boxed: str) -> str:
-    """The message inside the box that tyro draws around its errors."""
-    lines = [line.strip(" │|╭╮╰╯─-+") for line in boxed.splitlines()]
-    message = [line for line in lines[1:] if line]
-    end = next((i for i, line in enumerate(message) if line.startswith("For full helptext")), len(message))
-    return " ".join(message[:end])
+    """The message in the box that tyro draws around its errors: all up to the first rule inside it."""
+    inside = [line.strip(" │") for line in boxed.splitlines()[1:]]
+    end = next((i for i, line in enumerate(inside) if not line.strip("─╰╯")), len(inside))
+    return " ".join(inside[:end])

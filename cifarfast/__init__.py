@@ -1,0 +1,54 @@
+"""cifarfast: the CIFAR-10 speed lab.
+
+    from dataclasses import replace
+    from pathlib import Path
+    import cifarfast
+
+    recipe = replace(cifarfast.RECIPES["reference"], epochs=2)
+    summary = cifarfast.fit(recipe, cifarfast.Runtime(), data=Path("data/cifar10"), out=Path("runs/mine"))
+
+Importing the package imports neither torch nor a loader; `fit` does when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from cifarfast.errors import NonFiniteError, UserError
+from cifarfast.recipe import RECIPES, Augmentation, Recipe
+from cifarfast.runtime import Runtime
+from cifarfast.schedule import OneCycle, one_cycle
+
+if TYPE_CHECKING:
+    from cifarfast.loop import fit
+    from cifarfast.model import ResNet, build_model
+    from cifarfast.summary import Summary
+
+__version__ = "0.1.0"
+__all__ = [
+    "RECIPES",
+    "Augmentation",
+    "NonFiniteError",
+    "OneCycle",
+    "Recipe",
+    "ResNet",
+    "Runtime",
+    "Summary",
+    "UserError",
+    "build_model",
+    "one_cycle",
+    "fit",
+]
+_LAZY = {
+    "ResNet": "cifarfast.model",
+    "Summary": "cifarfast.summary",
+    "build_model": "cifarfast.model",
+    "fit": "cifarfast.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # PEP 562: what needs torch is imported when it is first asked for.
+    from importlib import import_module
+
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,135 @@
+"""`python -m cifarfast.train`: train a recipe and leave a run folder."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifarfast.door import fail, parse, run
+from cifarfast.errors import EXIT_USER_ERROR
+from cifarfast.recipe import RECIPES, Recipe
+from cifarfast.runtime import Runtime
+
+if TYPE_CHECKING:
+    from cifarfast.summary import Summary
+
+PROG = "python -m cifarfast.train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train a network on CIFAR-10 and leave a run folder. Flags of the recipe override it one by one."""
+
+    data: Path = Path("data/cifar10")
+    """Converted folder, made by python -m data_prep.to_ffcv."""
+    out: Path | None = None
+    """Run folder to make; by default runs/<time>-<recipe>."""
+    seed: int = 0
+    """Origin of the initialisation, the order, the augmentation and the dropout."""
+    train_images: int | None = None
+    """Train on so many images only, evenly spaced through the split."""
+    test_images: int | None = None
+    """Evaluate on so many images only, likewise."""
+    verify: bool = True
+    """Hold the data against its SHA-256 digests first; --no-verify looks at sizes only."""
+    summary: bool = False
+    """Print the network's layers, output shapes, parameters and FLOPs, and leave."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """What is learned."""
+    runtime: Runtime = field(default_factory=Runtime)
+    """How it is executed."""
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
+    """The command line; the recipe is looked up first, because its values are the defaults of its flags."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--recipe", nargs="?", default="reference")
+    name = finder.parse_known_args(argv)[0].recipe
+    if name not in RECIPES:
+        fail(f"--recipe {name} is unknown: choose one of {', '.join(RECIPES)}", EXIT_USER_ERROR)
+    return parse(Arguments, prog=PROG, argv=argv, default=Arguments(recipe=RECIPES[name]))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, train, print."""
+    arguments = parse_arguments(argv)
+    if arguments.summary:
+        _print_layers()
+        return
+    from cifarfast.loop import fit  # imports torch, which --help does without
+
+    out = arguments.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{arguments.recipe.name}"
+    summary = fit(
+        arguments.recipe,
+        arguments.runtime,
+        data=arguments.data,
+        out=out,
+        seed=arguments.seed,
+        train_images=arguments.train_images,
+        test_images=arguments.test_images,
+        verify=arguments.verify,
+    )
+    _print_result(summary, arguments)
+    print(f"saved {out}")
+
+
+def _print_layers() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from cifarfast.model import flops_per_image, layer_table
+
+    layers, flops = layer_table(), flops_per_image()
+    table = Table("layer", title="one image of 3 x 32 x 32")
+    for heading in ("output", "parameters", "MFLOP forward"):
+        table.add_column(heading, justify="right")
+    for layer in layers:
+        output = " x ".join(map(str, layer.output))
+        table.add_row(layer.name, output, f"{layer.parameters:,}", f"{layer.flops / 1e6:.2f}")
+    table.add_section()
+    table.add_row("all", "", f"{sum(layer.parameters for layer in layers):,}", f"{flops['forward'] / 1e6:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"forward and backward: {flops['train'] / 1e9:.2f} GFLOP an image; a multiply-add counts as two")
+
+
+def _print_result(summary: "Summary", arguments: Arguments) -> None:
+    data = summary.data
+    verdict = {True: "met", False: "not met", None: "not judged, for this was not the whole recipe on real CIFAR-10"}
+    print(f"data: {data.kind}, {data.train_images:,} training and {data.test_images:,} test images")
+    print(
+        f"test accuracy {summary.test_accuracy:.2%} after epoch {summary.epochs} "
+        f"(target {summary.target_accuracy:.2%}: {verdict[summary.target_met]})"
+    )
+    print(f"speed {summary.images_per_second:,.0f} images/s, {summary.data_wait_percent:.1f}% of it waiting for data")
+    if summary.compile_seconds is not None:
+        print(f"compiled in {summary.compile_seconds.seconds:.1f} s ({summary.compile_seconds.cache} cache)")
+    epochs = RECIPES[summary.recipe.name].epochs
+    if summary.epochs < epochs or not data.whole:
+        print(f"the whole run, about {_whole_run_minutes(summary, epochs):,.0f} minutes here: {_whole_run(arguments)}")
+
+
+def _whole_run_minutes(summary: "Summary", epochs: int) -> float:
+    """Training at this run's speed, and evaluation at this run's, for all images and epochs."""
+    data, evaluation = summary.data, summary.eval_seconds
+    training = data.train_images_available / summary.images_per_second
+    evaluating = (evaluation.median or evaluation.first) / data.test_images * data.test_images_available
+    return epochs * (training + evaluating) / 60
+
+
+def _whole_run(arguments: Arguments) -> str:
+    """The command that trains the whole recipe with the same data and runtime."""
+    runtime, usual = arguments.runtime, Runtime()
+    flags = ["--data", str(arguments.data), "--recipe", arguments.recipe.name]
+    for name in runtime.__dataclass_fields__:
+        value, flag = getattr(runtime, name), name.replace("_", "-")
+        if value != getattr(usual, name):
+            flags += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return f"{PROG} {shlex.join(flags)}"
+
+
+if __name__ == "__main__":
+    run(main)
