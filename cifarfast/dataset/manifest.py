@@ -116,6 +116,7 @@ def check_folder(folder: Path, *, full: bool) -> Manifest:
     """Hold the files of a converted folder against its manifest.
 
     Args:
+        folder: where `manifest.json` and the two `.beton` files are.
         full: compare SHA-256 digests; otherwise only that the files exist with the right size.
 
     Raises:
@@ -130,8 +131,7 @@ def check_folder(folder: Path, *, full: bool) -> Manifest:
         size = path.stat().st_size
         if size != split.bytes:
             raise UserError(
-                f"{path} has {size} bytes where its manifest says {split.bytes}: "
-                f"{CONVERT_HINT} --out {folder} --force"
+                f"{path} has {size} bytes where its manifest says {split.bytes}: {CONVERT_HINT} --out {folder} --force"
             )
         if full and sha256_file(path) != split.sha256:
             raise UserError(

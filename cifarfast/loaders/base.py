@@ -1,5 +1,6 @@
 """What a loader is: bytes to batches, nothing else."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cifarfast.checks import at_least, between
+from cifarfast.errors import UserError
 from cifarfast.randomness import seed_of
+
+DEFAULT_MAX_WORKERS = 8
 
 Indices = npt.NDArray[np.int64]
 
@@ -51,12 +56,12 @@ class Feed:
     """Number of processes that share an epoch."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
-        if self.limit is not None and not 0 < self.limit <= self.images:
-            raise ValueError(f"limit must be between 1 and {self.images}, not {self.limit}")
-        if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"rank must be between 0 and {self.world_size - 1}, not {self.rank}")
+        at_least("images", self.images, 1)
+        at_least("batch_size", self.batch_size, 1)
+        at_least("world_size", self.world_size, 1)
+        between("rank", self.rank, 0, self.world_size - 1)
+        if self.limit is not None:
+            between("limit", self.limit, 1, self.images)
         if self.train and self.batch_size * self.world_size > self.count:
             raise ValueError(
                 f"batch_size must be at most {self.count // self.world_size}, "
@@ -70,18 +75,31 @@ class Feed:
 
     def batches(self) -> int:
         """Batches an epoch yields to this process."""
-        return len(self.indices(0))
+        if self.train:
+            return self.count // (self.batch_size * self.world_size)
+        share = len(range(self.rank, self.count, self.world_size))
+        return -(-share // self.batch_size)
 
-    def indices(self, epoch: int) -> list[Indices]:
-        """The image numbers of each batch of `epoch` that belong to this process."""
+    def order(self, epoch: int, start: int = 0) -> Indices:
+        """The image numbers of `epoch` that belong to this process, from batch `start` on.
+
+        Raises:
+            ValueError: `start` is not between 0 and the number of batches.
+        """
+        between("start", start, 0, self.batches())
         chosen = np.arange(self.count, dtype=np.int64) * self.images // self.count
-        if not self.train:
+        if self.train:
+            shuffled = np.random.default_rng(seed_of(self.seed, "order", epoch)).permutation(chosen)
+            whole = shuffled[: self.batches() * self.world_size * self.batch_size]
+            mine = whole.reshape(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
+        else:
             mine = np.array_split(chosen, self.world_size)[self.rank]
-            return [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
-        order = np.random.default_rng(seed_of(self.seed, "order", epoch)).permutation(chosen)
-        step = self.batch_size * self.world_size
-        first = self.rank * self.batch_size
-        return [order[i + first : i + first + self.batch_size] for i in range(0, self.count - step + 1, step)]
+        return mine[start * self.batch_size :]
+
+    def indices(self, epoch: int, start: int = 0) -> list[Indices]:
+        """`order`, cut into batches."""
+        order = self.order(epoch, start)
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
 
 class Loader(Protocol):
@@ -101,5 +119,26 @@ class Loader(Protocol):
 
         A context manager, so that leaving early (an error, an interrupt, a `break`) stops the threads
         and processes behind the iterator at once.
+
+        Raises:
+            ValueError: `start` is not between 0 and the number of batches.
         """
         ...
+
+
+def check_count(feed: Feed, found: int) -> None:
+    """Refuse a file that does not hold the images that the feed counts on.
+
+    Raises:
+        UserError: the file is not the one that was described.
+    """
+    if found != feed.images:
+        raise UserError(
+            f"{feed.path} holds {found} images where {feed.images} were expected: convert the data again with --force"
+        )
+
+
+def effective_workers(asked: int | None) -> int:
+    """`asked`, but never more than the CPUs that this process may use; by default one each, at most 8."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(DEFAULT_MAX_WORKERS if asked is None else asked, allowed)
