@@ -1,0 +1,107 @@
+"""FFCV's own writer, kept in a process that can be watched and, with all that it started, be ended."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from cifarfast.dataset.beton import Beton
+from cifarfast.errors import UserError
+from data_prep.progress import stage
+from data_prep.writers.ffcv_process import EXIT_NO_FFCV
+
+STALL_SECONDS = 60.0
+"""Longest time without a byte written; importing ffcv on a cold, busy machine takes ten seconds."""
+_POLL_SECONDS = 0.05
+_ROOT = Path(__file__).parents[2]
+
+
+class FFCVMissing(Exception):
+    """FFCV cannot be imported; nothing was written."""
+
+
+class FFCVWriter:
+    """A context: entering it starts the process, leaving it leaves no process and no shared memory behind."""
+
+    def __init__(self, *, stall_seconds: float = STALL_SECONDS) -> None:
+        self._stall_seconds = stall_seconds
+
+    def __enter__(self) -> "FFCVWriter":  # noqa: PYI034 (typing.Self is newer than Python 3.10)
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "data_prep.writers.ffcv_process"],
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            # Writing compiles nothing, and without numba's compiler ffcv is imported three times faster.
+            env=os.environ | {"TQDM_DISABLE": "1", "NUMBA_DISABLE_JIT": "1"},
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Not SIGKILL: Python's resource tracker, in the same group, ignores SIGTERM, outlives the others and
+        # removes their shared memory. SIGCONT lets a stopped process notice.
+        for signum in (signal.SIGTERM, signal.SIGCONT):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signum)
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._log.close()
+
+    def write(self, files: Mapping[Path, Beton]) -> None:
+        """Write each data set to its path; to be called once.
+
+        Raises:
+            FFCVMissing: FFCV is installed but cannot be imported.
+            UserError: FFCV's writer failed, or wrote nothing for `stall_seconds`.
+        """
+        with contextlib.suppress(BrokenPipeError):  # it ended early: its exit status tells
+            self._send(files)
+        problem = self._watch(list(files), sum(data.images.nbytes for data in files.values()))
+        if self._process.returncode == EXIT_NO_FFCV:
+            raise FFCVMissing(f"ffcv cannot be imported ({self._last_error()})")
+        if problem is not None:
+            raise UserError(f"FFCV's writer failed ({problem}; {self._last_error()}): nothing was converted, try again")
+
+    def _send(self, files: Mapping[Path, Beton]) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        heading = [(str(path.resolve()), len(data.images)) for path, data in files.items()]
+        stdin.write(json.dumps(heading).encode() + b"\n")
+        for data in files.values():
+            stdin.write(data.images.data)
+            stdin.write(data.labels.data)
+        stdin.flush()
+
+    def _watch(self, paths: Sequence[Path], total: int) -> str | None:
+        """Wait for the end; returns what went wrong, if anything."""
+        written, last_change = 0, time.monotonic()
+        with stage("writing with FFCV", total=total, in_bytes=True) as advance:
+            while self._process.poll() is None:
+                time.sleep(_POLL_SECONDS)
+                size = sum(path.stat().st_size for path in paths)
+                if size != written:
+                    advance(size - written)
+                    written, last_change = size, time.monotonic()
+                elif time.monotonic() - last_change > self._stall_seconds:
+                    return f"it wrote nothing for {self._stall_seconds:g} s"
+        return f"exit status {self._process.returncode}" if self._process.returncode else None
+
+    def _last_error(self) -> str:
+        """The last line that names an exception, or else the last line, of what the process printed."""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()
+        lines = [line for line in lines if line and not line[0].isspace()] or ["it printed nothing"]
+        return next((line for line in reversed(lines) if "Error: " in line), lines[-1])[:300]
