@@ -151,7 +151,7 @@ def _check_space(out: Path, dataset: Dataset) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         raise UserError(
-            f"{out} needs {needed >> 20} MiB, but its disk has {free >> 20} MiB free: make room, or choose another --out"
+            f"{out} needs {needed >> 20} MiB, but its disk has {free >> 20} MiB free: make room, or take another --out"
         )
 
 

@@ -20,7 +20,7 @@ def decode(content: bytes, where: str) -> Records:
     return np.frombuffer(content, dtype=np.uint8).reshape(-1, RECORD_BYTES)
 
 
-def class_names(content: bytes, where: str) -> list[str]:
+def class_names(content: bytes, _where: str) -> list[str]:
     """The lines of `batches.meta.txt`."""
     return content.decode("utf-8", errors="replace").split()
 

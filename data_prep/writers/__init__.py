@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cifarfast.dataset.beton import Beton
 from cifarfast.door import note
-from data_prep.writers.ffcv_writer import FFCVMissing, FFCVWriter
+from data_prep.writers.ffcv_writer import FFCVMissingError, FFCVWriter
 from data_prep.writers.raw_writer import write_raw
 
 Files = Mapping[Path, Beton]
@@ -29,7 +29,7 @@ def open_writer() -> Iterator[Write]:
         def write(files: Files) -> str:
             try:
                 ffcv.write(files)
-            except FFCVMissing as reason:
+            except FFCVMissingError as reason:
                 return _write_without_ffcv(files, str(reason))
             return "ffcv"
 

@@ -71,7 +71,7 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGTERM)
 
 
-def _end_with_worker(signum: int, frame: FrameType | None) -> None:
+def _end_with_worker(_signum: int, _frame: FrameType | None) -> None:
     # WNOWAIT leaves the status for `multiprocessing` to collect.
     ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if ended is not None and ended.si_status != 0:

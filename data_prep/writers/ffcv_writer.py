@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.05
 _ROOT = Path(__file__).parents[2]
 
 
-class FFCVMissing(Exception):
+class FFCVMissingError(Exception):
     """FFCV cannot be imported; nothing was written."""
 
 
@@ -33,7 +33,7 @@ class FFCVWriter:
     def __init__(self, *, stall_seconds: float = STALL_SECONDS) -> None:
         self._stall_seconds = stall_seconds
 
-    def __enter__(self) -> "FFCVWriter":  # noqa: PYI034 (typing.Self is newer than Python 3.10)
+    def __enter__(self) -> "FFCVWriter":
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "data_prep.writers.ffcv_process"],
@@ -64,14 +64,14 @@ class FFCVWriter:
         """Write each data set to its path; to be called once.
 
         Raises:
-            FFCVMissing: FFCV is installed but cannot be imported.
+            FFCVMissingError: FFCV is installed but cannot be imported.
             UserError: FFCV's writer failed, or wrote nothing for `stall_seconds`.
         """
         with contextlib.suppress(BrokenPipeError):  # it ended early: its exit status tells
             self._send(files)
         problem = self._watch(list(files), sum(data.images.nbytes for data in files.values()))
         if self._process.returncode == EXIT_NO_FFCV:
-            raise FFCVMissing(f"ffcv cannot be imported ({self._last_error()})")
+            raise FFCVMissingError(f"ffcv cannot be imported ({self._last_error()})")
         if problem is not None:
             raise UserError(f"FFCV's writer failed ({problem}; {self._last_error()}): nothing was converted, try again")
 
