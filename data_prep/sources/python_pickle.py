@@ -120,7 +120,7 @@ def _text(value: Any) -> str:
 
 
 def _refusal(where: str, error: Exception) -> UserError:
-    reason = f"{type(error).__name__}: {error}"
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
     return UserError(f"{where} is not a batch of CIFAR-10's python version ({reason:.200}): get the data again")
 
 
