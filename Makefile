@@ -95,10 +95,9 @@ virtual-environment:
 
 ffcv:
 	@if [ "$$(uname)" != Linux ]; then why='it is for Linux'; \
-	elif ! pkg-config --exists opencv4 libturbojpeg 2>/dev/null || ! g++ --version >/dev/null 2>&1; then \
-		why='install libopencv-dev libturbojpeg0-dev pkg-config g++, then run make -B install'; \
-	elif ! $(pip_install) $(PIP_ARGS) --editable '.[dev]' >.venv/ffcv.log 2>&1; then \
-		why='its build failed, see .venv/ffcv.log'; \
-	elif ! $(venv) -c 'import ffcv' 2>>.venv/ffcv.log; then why='it cannot be imported, see .venv/ffcv.log'; \
-	else exit 0; fi; \
+	elif $(say) 'Building FFCV' && $(pip_install) $(PIP_ARGS) --editable '.[dev]' >.venv/ffcv.log 2>&1 \
+		&& $(venv) -c 'import ffcv' 2>>.venv/ffcv.log; then exit 0; \
+	elif pkg-config --exists opencv4 libturbojpeg 2>/dev/null && g++ --version >/dev/null 2>&1; then \
+		why='see .venv/ffcv.log'; \
+	else why='install libopencv-dev libturbojpeg0-dev pkg-config g++, then run make -B install'; fi; \
 	$(say) "Going on without FFCV ($$why): the resident loader takes its place."
