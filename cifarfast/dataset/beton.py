@@ -47,7 +47,7 @@ class Raw(NamedTuple):
     """The bytes of one file, and the rows that say where in them the images are."""
 
     data: npt.NDArray[np.uint8]
-    """The whole file."""
+    """The whole file, read-only."""
     rows: npt.NDArray[np.void]
     """(N,), of dtype `ROW`; every field checked."""
 
@@ -84,6 +84,7 @@ def read_raw(path: Path) -> Raw:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    data.setflags(write=False)
     try:
         count = _check_head(data)
         rows = _check_rows(data, count)

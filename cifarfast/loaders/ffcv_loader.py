@@ -79,6 +79,9 @@ class FfcvLoader:
         self._stall_seconds = stall_seconds
         # A seed, although the order is the feed's: without one FFCV draws from numpy's global generator.
         self._loader = Loader(str(feed.path), feed.batch_size, num_workers=self.workers, os_cache=True, seed=0)
+        # Read-only like FFCV's memory map: numba has another type for it, and of the writable array's type
+        # FFCV alters the one instance that numba shares.
+        assert not data.flags.writeable
         self._loader.memory_manager.context.mmap = data
 
     def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
@@ -118,7 +121,7 @@ class _EpochThread(EpochIterator):  # type: ignore[misc]  # FFCV is untyped
     def run(self) -> None:
         try:
             super().run()
-        except BaseException as error:  # handed over to the consumer, which raises it
+        except BaseException as error:  # noqa: BLE001, handed over to the consumer, which raises it
             self.failure = error
 
     def receive(self, stall_seconds: float) -> tuple[Any, Any] | None:

@@ -73,10 +73,20 @@ class TorchvisionLoader:
         return closing(self._batches(loader))
 
     def _batches(self, loader: DataLoader[tuple[torch.Tensor, int]]) -> Generator[Batch, None, None]:
-        # Nothing else refers to the DataLoader's iterator, so closing this generator ends its processes.
-        for images, labels in loader:
-            images = images.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
-            yield Batch(images, labels.to(self._device, non_blocking=True))
+        iterator = iter(loader)
+        try:
+            for images, labels in iterator:
+                images = images.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+                yield Batch(images, labels.to(self._device, non_blocking=True))
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # the worker's end of a pipe or socket is gone
+            raise RuntimeError(f"a DataLoader worker died ({error!r})") from error
+        finally:
+            # What the iterator does when it is collected, which a traceback that is still held would put off.
+            getattr(iterator, "_shutdown_workers", _nothing)()
+
+
+def _nothing() -> None:
+    """An iterator that loads in this process has no workers to shut down."""
 
 
 class _EpochImages(Dataset[tuple[torch.Tensor, int]]):
