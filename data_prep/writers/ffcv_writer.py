@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ class FFCVWriter:
     """A context: entering it starts the process, leaving it leaves no process and no shared memory behind."""
 
     def __init__(self, *, stall_seconds: float = STALL_SECONDS) -> None:
-        self._stall_seconds = stall_seconds
+        self.stall_seconds = stall_seconds
+        self._sender: threading.Thread | None = None
 
     def __enter__(self) -> "FFCVWriter":
         self._log = tempfile.TemporaryFile()
@@ -54,11 +56,18 @@ class FFCVWriter:
         # removes their shared memory. SIGCONT lets a stopped process notice.
         for signum in (signal.SIGTERM, signal.SIGCONT):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signum)
+                os.killpg(self.pid, signum)
         self._process.wait()
+        if self._sender is not None:
+            self._sender.join()
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
         self._log.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the process, which leads a group of its own."""
+        return self._process.pid
 
     def write(self, files: Mapping[Path, Beton]) -> None:
         """Write each data set to its path; to be called once.
@@ -67,8 +76,9 @@ class FFCVWriter:
             FFCVMissingError: FFCV is installed but cannot be imported.
             UserError: FFCV's writer failed, or wrote nothing for `stall_seconds`.
         """
-        with contextlib.suppress(BrokenPipeError):  # it ended early: its exit status tells
-            self._send(files)
+        # In a thread, so that a process that does not read is noticed like one that does not write.
+        self._sender = threading.Thread(target=self._send, args=(files,))
+        self._sender.start()
         problem = self._watch(list(files), sum(data.images.nbytes for data in files.values()))
         if self._process.returncode == EXIT_NO_FFCV:
             raise FFCVMissingError(f"ffcv cannot be imported ({self._last_error()})")
@@ -79,11 +89,12 @@ class FFCVWriter:
         stdin = self._process.stdin
         assert stdin is not None
         heading = [(str(path.resolve()), len(data.images)) for path, data in files.items()]
-        stdin.write(json.dumps(heading).encode() + b"\n")
-        for data in files.values():
-            stdin.write(data.images.data)
-            stdin.write(data.labels.data)
-        stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it ended early: its exit status tells
+            stdin.write(json.dumps(heading).encode() + b"\n")
+            for data in files.values():
+                stdin.write(data.images.data)
+                stdin.write(data.labels.data)
+            stdin.flush()
 
     def _watch(self, paths: Sequence[Path], total: int) -> str | None:
         """Wait for the end; returns what went wrong, if anything."""
@@ -95,13 +106,15 @@ class FFCVWriter:
                 if size != written:
                     advance(size - written)
                     written, last_change = size, time.monotonic()
-                elif time.monotonic() - last_change > self._stall_seconds:
-                    return f"it wrote nothing for {self._stall_seconds:g} s"
+                elif time.monotonic() - last_change > self.stall_seconds:
+                    return f"it wrote nothing for {self.stall_seconds:g} s"
         return f"exit status {self._process.returncode}" if self._process.returncode else None
 
     def _last_error(self) -> str:
         """The last line that names an exception, or else the last line, of what the process printed."""
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()
-        lines = [line for line in lines if line and not line[0].isspace()] or ["it printed nothing"]
-        return next((line for line in reversed(lines) if "Error: " in line), lines[-1])[:300]
+        lines = [line for line in lines if line and not line[0].isspace() and "resource_tracker" not in line]
+        return next((line for line in reversed(lines) if "Error: " in line), (lines or ["it printed nothing"])[-1])[
+            :300
+        ]

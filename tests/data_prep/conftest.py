@@ -7,11 +7,13 @@ import pickle
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 from PIL import Image
 
@@ -139,3 +141,28 @@ def to_ffcv(tmp_path: Path, broken_ffcv: dict[str, str]) -> Command:
         )
 
     return run
+
+
+def ffcv_processes() -> list[psutil.Process]:
+    """The processes in which FFCV's writer runs, workers included."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "status"])
+        if "data_prep.writers.ffcv_process" in (process.info["cmdline"] or [])
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Fails a test that leaves a process of FFCV's writer or shared memory behind."""
+    before = _left()
+    yield
+    deadline = time.monotonic() + 5
+    while (left := _left() - before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def _left() -> set[object]:
+    return {*ffcv_processes(), *Path("/dev/shm").glob("psm_*")}

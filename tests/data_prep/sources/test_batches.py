@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cifarfast.errors import UserError
-from data_prep.sources import Dataset, open_source, records as records_module
+from data_prep.sources import Dataset, open_source
+from data_prep.sources import records as records_module
 from data_prep.sources.records import BATCHES
 from tests.data_prep.conftest import (
     Records,
@@ -83,7 +84,11 @@ def with_label(rows: np.ndarray, record: int, label: int) -> bytes:
         ("test_batch.bin", None, r"test_batch.bin is missing"),
         ("data_batch_2.bin", bytes(3073 * 3 - 1), r"data_batch_2.bin has 9218 bytes, not a whole number"),
         ("data_batch_2.bin", b"", r"data_batch_2.bin holds no images"),
-        ("data_batch_5.bin", with_label(np.zeros((20, 3073), np.uint8), 7, 10), r"data_batch_5.bin has label 10 in record 7 "),
+        (
+            "data_batch_5.bin",
+            with_label(np.zeros((20, 3073), np.uint8), 7, 10),
+            r"data_batch_5.bin has label 10 in record 7 ",
+        ),
         ("batches.meta.txt", b"apple\nbeaver\n", r"batches.meta.txt names the classes apple, beaver"),
         ("test_batch.bin", bytes(3073 * 21839), r"test_batch.bin'? has 67111247 bytes, more than any batch"),
     ],

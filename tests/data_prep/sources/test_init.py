@@ -46,9 +46,7 @@ def test_a_download_is_known_by_the_official_digest_before_it_is_there(tmp_path:
         ("synthetic:10,99999999", "two sizes"),
     ],
 )
-def test_what_is_no_source_is_refused(
-    spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_source_is_refused(spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         open_source(spec, cache=tmp_path, any_count=False)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cifarfast.errors import UserError
 from data_prep.sources.python_pickle import class_names, decode
-from tests.data_prep.conftest import Records, pickled_batch
+from tests.data_prep.conftest import pickled_batch
 
 ROWS = np.random.default_rng(5).integers(0, 10, (4, 3073), dtype=np.uint8)
 GOOD = pickled_batch(ROWS)
@@ -134,11 +134,10 @@ def test_any_damage_is_a_user_error_or_another_batch(data: st.DataObject) -> Non
         content[place] = data.draw(st.integers(0, 255))
     try:
         records = decode(bytes(content), "batch")
-    except UserError as error:
-        assert "\n" not in str(error)
-    else:
-        assert records.dtype == np.uint8
-        assert records.shape[1] == 3073
+    except UserError:
+        return
+    assert records.dtype == np.uint8
+    assert records.shape[1] == 3073
 
 
 @settings(max_examples=150, deadline=None)
@@ -146,5 +145,3 @@ def test_any_damage_is_a_user_error_or_another_batch(data: st.DataObject) -> Non
 def test_any_bytes_are_a_user_error(content: bytes) -> None:
     with pytest.raises(UserError):
         decode(b"\x80\x02" + content, "batch")
-
-
