@@ -93,10 +93,10 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lock.release()
-        (self.path / _LOCK_NAME).unlink(missing_ok=True)
-        if self._made and not any(self.path.iterdir()):
+        if self._made and [path.name for path in self.path.iterdir()] == [_LOCK_NAME]:
+            (self.path / _LOCK_NAME).unlink()
             self.path.rmdir()
+        self._lock.release()
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.json; from here on the folder holds a run."""

@@ -100,7 +100,7 @@ class TrainStep:
         self.guard = FiniteGuard(
             device.torch, allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0
         )
-        self._recipe, self._device, self._seed = recipe, device, seed
+        self.recipe, self._device, self._seed = recipe, device, seed
         self._augment, self._forward = augment, self._loss
         self._drops = dropout_threshold(recipe.dropout) > 0
 
@@ -160,7 +160,7 @@ class TrainStep:
         if augmented:
             images = normalize(batch.images, self.mean, self.std, dtype)
         else:
-            settings = self._recipe.augmentation
+            settings = self.recipe.augmentation
             draws = self._device.send(draw(settings, count, generator(self._seed, "augment", epoch, number)))
             images = self._augment(batch.images, draws, self.mean, self.std, settings, dtype)
         images = images.contiguous(memory_format=self._device.memory_format)
@@ -173,10 +173,10 @@ class TrainStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with self._device.autocast():
             logits = self.model(images, masks).float()
-            return F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing), logits
+            return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing), logits
 
     def _noise(self) -> Batch:
-        size = self._recipe.batch_size
+        size = self.recipe.batch_size
         pixels = torch.randint(256, (size, 32, 32, 3), generator=generator(0, "noise")).to(torch.uint8)
         labels = torch.randint(10, (size,), generator=generator(0, "noise"))
         return Batch(self._device.send(pixels).permute(0, 3, 1, 2), self._device.send(labels))

@@ -1,7 +1,12 @@
 """What holds for every test: the same result on every machine, whatever its user has set."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+from data_prep.convert import convert
+from data_prep.sources.synthetic import Synthetic
 
 # Examples are drawn the same way each time, and a slow machine is not a failure.
 settings.register_profile("cifarfast", deadline=None, derandomize=True)
@@ -12,3 +17,11 @@ settings.load_profile("cifarfast")
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CIFAR10_SOURCE", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted folder of synthetic images: 160 to train on, 40 to test on."""
+    folder = tmp_path_factory.mktemp("data")
+    convert(Synthetic.parse("synthetic:160,40"), folder)
+    return folder

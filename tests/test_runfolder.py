@@ -1,0 +1,75 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cifarfast.errors import UserError
+from cifarfast.model import ResNet
+from cifarfast.runfolder import EpochRow, RunFolder
+
+
+def row(epoch: int, accuracy: float = 0.5, epoch_seconds: float = 10.0) -> EpochRow:
+    return EpochRow(
+        epoch=epoch,
+        steps=4 * epoch,
+        train_loss=1.0,
+        train_accuracy=0.4,
+        test_loss=1.1,
+        test_accuracy=accuracy,
+        lr=0.01,
+        epoch_seconds=epoch_seconds,
+        eval_seconds=1.0,
+        images_per_second=100.0,
+        data_wait_percent=2.0,
+        peak_memory_bytes=10**9,
+    )
+
+
+def test_rows_are_appended_as_json_lines(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.append(row(1))
+        folder.append(row(2))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [EpochRow(**json.loads(line)) for line in lines] == [row(1), row(2)]
+
+
+def test_weights_have_the_raw_names_and_values(tmp_path: Path) -> None:
+    model = ResNet().to(memory_format=torch.channels_last)
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_model(model)
+    tensors = load_file(tmp_path / "run" / "model.safetensors")
+    assert tensors.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_config({"seed": 1})
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(UserError, match="already holds a run"):
+        RunFolder(tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "config.json"]
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from cifarfast.runfolder import RunFolder; RunFolder(Path(sys.argv[1]))"
+    with RunFolder(tmp_path / "run"):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=False)
+    assert "is in use by another run" in done.stderr
+
+
+def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*file/run"):
+        RunFolder(tmp_path / "file" / "run")
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()

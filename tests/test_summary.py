@@ -1,0 +1,48 @@
+import pytest
+
+from cifarfast.recipe import Recipe
+from cifarfast.summary import Data, Reached, reached, spread, target_met
+from tests.test_runfolder import row
+
+
+def used(*, official: bool = True, train_images: int = 50_000) -> Data:
+    return Data(
+        kind="cifar10",
+        official=official,
+        train_images=train_images,
+        test_images=10_000,
+        train_images_available=50_000,
+        test_images_available=10_000,
+        train_sha256="0" * 64,
+        test_sha256="0" * 64,
+        verified=True,
+    )
+
+
+def test_the_first_epoch_is_apart() -> None:
+    seconds = spread([30.0, 12.0, 10.0, 11.0])
+    assert (seconds.first, seconds.median, seconds.min, seconds.max, seconds.n) == (30.0, 11.0, 10.0, 12.0, 3)
+    alone = spread([30.0])
+    assert (alone.first, alone.median, alone.min, alone.max, alone.n) == (30.0, None, None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "epochs", "accuracy", "met"),
+    [
+        (used(), 20, 0.9142, True),
+        (used(), 20, 0.9141, False),
+        (used(), 19, 0.95, None),
+        (used(official=False), 20, 0.95, None),
+        (used(train_images=49_999), 20, 0.95, None),
+    ],
+)
+def test_the_target_is_judged_only_on_a_whole_run_on_the_whole_data(
+    data: Data, epochs: int, accuracy: float, met: bool | None
+) -> None:
+    assert target_met(Recipe(epochs=epochs), data, row(epochs, accuracy)) is met
+
+
+def test_time_to_accuracy_is_training_time_to_the_end_of_the_epoch() -> None:
+    rows = [row(1, 0.5, 12.0), row(2, 0.92, 10.0), row(3, 0.91, 10.0)]
+    assert reached(0.9, rows) == Reached(accuracy=0.9, seconds=22.0, epoch=2)
+    assert reached(0.93, rows) == Reached(accuracy=0.93, seconds=None, epoch=None)

@@ -1,0 +1,141 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cifarfast.recipe import Augmentation, Recipe
+from cifarfast.runtime import Runtime
+from cifarfast.train import Arguments, parse_arguments
+from tests.commands import command, refused
+
+SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-images", "16", "--device", "cpu")
+FLAGS = {
+    "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary",
+    "--recipe", "--target-accuracy", "--epochs", "--batch-size", "--max-lr", "--div-factor", "--final-div-factor",
+    "--pct-start", "--anneal", "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay",
+    "--label-smoothing", "--dropout", "--crop-padding", "--padding-mode", "--flip-probability", "--cutout-size",
+    "--cutout-probability",
+    "--device", "--compile", "--amp", "--amp-dtype", "--channels-last", "--loader", "--workers", "--deterministic",
+}  # fmt: skip
+
+
+def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    words = capsys.readouterr().out.replace(",", " ").split()
+    shown = {word for word in words if word.startswith("--")}
+    assert {flag for flag in shown if not flag.startswith("--no-")} == FLAGS | {"--help"}
+
+
+def test_every_flag_reaches_its_field() -> None:
+    parsed = parse_arguments(
+        "--data d --out o --seed 4 --train-images 5 --test-images 6 --no-verify --recipe reference --epochs 7 "
+        "--max-lr 0.1 --anneal linear --no-cycle-momentum --padding-mode reflect --cutout-probability 0.5 "
+        "--device cpu --compile --amp --amp-dtype bf16 --no-channels-last --loader resident --workers 2 "
+        "--deterministic".split()
+    )
+    assert parsed == Arguments(
+        data=Path("d"),
+        out=Path("o"),
+        seed=4,
+        train_images=5,
+        test_images=6,
+        verify=False,
+        recipe=Recipe(
+            epochs=7,
+            max_lr=0.1,
+            anneal="linear",
+            cycle_momentum=False,
+            augmentation=Augmentation(padding_mode="reflect", cutout_probability=0.5),
+        ),
+        runtime=Runtime(
+            device="cpu",
+            compile=True,
+            amp=True,
+            amp_dtype="bf16",
+            channels_last=False,
+            loader="resident",
+            workers=2,
+            deterministic=True,
+        ),
+    )
+
+
+def test_a_run_from_the_command_line(data: Path, tmp_path: Path) -> None:
+    done = command("cifarfast.train", "--data", data, *SMALL, "--loader", "resident", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (out,) = (tmp_path / "runs").iterdir()
+    assert out.name.endswith("-reference")
+    lines = done.stdout.splitlines()
+    assert "data: synthetic, 32 training and 16 test images" in lines
+    assert any(line.startswith(" 1/1 ") for line in lines)  # one line an epoch where there is no terminal
+    assert f"saved {Path('runs') / out.name}" in lines
+    whole = next(line for line in lines if line.startswith("the whole run"))
+    assert whole.endswith(f"python -m cifarfast.train --data {data} --recipe reference --device cpu --loader resident")
+    again = command("cifarfast.train", "--data", data, *SMALL, "--out", out, cwd=tmp_path)
+    assert "already holds a run" in refused(again)
+
+
+def test_without_a_compiler_the_run_is_eager_and_says_so(data: Path, tmp_path: Path) -> None:
+    arguments = ("--data", data, *SMALL, "--loader", "resident", "--out", "run", "--compile")
+    done = command(
+        "cifarfast.train", *arguments, cwd=tmp_path, CXX="no-such-compiler", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache")
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sum("torch.compile does not work here" in line for line in done.stderr.splitlines()) == 1
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["runtime"]["asked"]["compile"] is True
+    assert summary["runtime"]["effective"]["compile"] is False
+    assert summary["compile_seconds"] is None
+
+
+def test_layers(tmp_path: Path) -> None:
+    done = command("cifarfast.train", "--summary", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "6,573,130" in done.stdout
+    assert done.stdout.count("150.99") == 3
+
+
+def test_divergence_is_exit_3(data: Path, tmp_path: Path) -> None:
+    wild = ("--max-lr", "1e30", "--div-factor", "1", "--loader", "resident", "--epochs", "2", "--out", "run")
+    done = command("cifarfast.train", "--data", data, *SMALL, *wild, cwd=tmp_path)
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert "learning rate 1e+30" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--recipe", "nonsense"), "nonsense is unknown: choose one of reference"),
+        (("--epochs", "0"), "epochs must be at least 1, not 0"),
+        (("--batch-size", "-4"), "batch_size must be at least 2, not -4"),
+        (("--batch-size", "1000"), "--batch-size 1000 is more than the 160 training images"),
+        (("--train-images", "0"), "--train-images must be between 1 and 160"),
+        (("--dropout", "2"), "dropout must be"),
+        (("--device", "cuda"), "--device cuda"),
+        (("--data", "nowhere"), "python -m data_prep.to_ffcv --out nowhere"),
+        (("--out", "/proc/run"), "cannot write to /proc/run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(data: Path, tmp_path: Path, arguments: tuple[str, str], words: str) -> None:
+    import torch
+
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    done = command("cifarfast.train", "--data", data, "--batch-size", "16", "--loader", "resident", *arguments, cwd=tmp_path)
+    assert words in refused(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_data_is_refused(data: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "data"
+    shutil.copytree(data, bad)
+    with (bad / "train.beton").open("r+b") as file:
+        file.seek(-100_000, 2)
+        file.write(b"\xff")
+    done = command("cifarfast.train", "--data", bad, *SMALL, "--out", "run", cwd=tmp_path)
+    assert "train.beton is damaged" in refused(done)
+    assert not (tmp_path / "run").exists()
