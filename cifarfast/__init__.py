@@ -34,8 +34,8 @@ __all__ = [
     "Summary",
     "UserError",
     "build_model",
-    "one_cycle",
     "fit",
+    "one_cycle",
 ]
 _LAZY = {
     "ResNet": "cifarfast.model",

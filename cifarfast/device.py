@@ -22,6 +22,7 @@ from cifarfast.runtime import Runtime
 
 P = ParamSpec("P")
 T = TypeVar("T")
+ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
 
 AmpDtype = Literal["bf16", "fp16"]
 TORCH_DTYPES: dict[AmpDtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,7 +32,7 @@ TORCH_DTYPES: dict[AmpDtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": tor
 class Device:
     """A device with the precision and layout that are in effect on it."""
 
-    torch: torch.device
+    target: torch.device
     """The device itself."""
     amp_dtype: AmpDtype | None
     """Precision of autocast, None for fp32 throughout."""
@@ -46,33 +47,37 @@ class Device:
     @property
     def reads_are_free(self) -> bool:
         """Whether reading a result stalls nothing: true where the host computes it anyway."""
-        return self.torch.type == "cpu"
+        return self.target.type == "cpu"
 
     @property
     def pinned(self) -> bool:
         """Whether copies to the device go through page-locked memory, to overlap with compute."""
-        return self.torch.type == "cuda"
+        return self.target.type == "cuda"
 
     @property
     def tf32(self) -> bool:
         """Whether fp32 products and convolutions run in TF32 here."""
-        return self.torch.type == "cuda" and torch.backends.cudnn.allow_tf32
+        return self.target.type == "cuda" and torch.backends.cudnn.allow_tf32
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the forward pass and the loss are computed."""
         if self.amp_dtype is None:
             return nullcontext()
-        return torch.autocast(self.torch.type, dtype=self.compute_dtype)
+        return torch.autocast(self.target.type, dtype=self.compute_dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling for fp16; does nothing in the other precisions."""
-        return torch.amp.GradScaler(self.torch.type, enabled=self.amp_dtype == "fp16")
+        return torch.amp.GradScaler(self.target.type, enabled=self.amp_dtype == "fp16")
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
         """Copy to the device, without waiting for it where that is possible."""
         if self.pinned:
             tensor = tensor.pin_memory()
-        return tensor.to(self.torch, non_blocking=self.pinned)
+        return tensor.to(self.target, non_blocking=self.pinned)
+
+    def place(self, model: ModuleT) -> ModuleT:
+        """Move a module to the device, in the memory layout that is in effect."""
+        return model.to(self.target).to(memory_format=self.memory_format)
 
     def compile(self, function: Callable[P, T]) -> Callable[P, T]:
         """torch.compile for the static shapes of training."""
@@ -80,25 +85,25 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait until everything that was asked of the device is done."""
-        if self.torch.type == "cuda":
-            torch.cuda.synchronize(self.torch)
-        elif self.torch.type == "mps":
+        if self.target.type == "cuda":
+            torch.cuda.synchronize(self.target)
+        elif self.target.type == "mps":
             torch.mps.synchronize()
 
     def peak_memory_bytes(self) -> int:
         """Most memory in use so far: allocated by torch on a GPU, resident in the process on a CPU."""
-        if self.torch.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.torch)
-        if self.torch.type == "mps":
+        if self.target.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.target)
+        if self.target.type == "mps":
             return torch.mps.driver_allocated_memory()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
 
     def name(self) -> str | None:
         """Name of the GPU, None on a CPU."""
-        if self.torch.type == "cuda":
-            return torch.cuda.get_device_name(self.torch)
-        return "Apple GPU" if self.torch.type == "mps" else None
+        if self.target.type == "cuda":
+            return torch.cuda.get_device_name(self.target)
+        return "Apple GPU" if self.target.type == "mps" else None
 
 
 def open_device(runtime: Runtime, note: Callable[[str], None]) -> Device:
@@ -114,7 +119,7 @@ def open_device(runtime: Runtime, note: Callable[[str], None]) -> Device:
     _fast_math(kind, deterministic=runtime.deterministic)
     amp_dtype = _amp_dtype(kind, runtime, note) if runtime.amp else None
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-    return Device(torch=torch.device(kind), amp_dtype=amp_dtype, memory_format=layout)
+    return Device(target=torch.device(kind), amp_dtype=amp_dtype, memory_format=layout)
 
 
 def probe_bf16(*, rounds: int = 5) -> float:
@@ -129,7 +134,7 @@ def probe_bf16(*, rounds: int = 5) -> float:
             images = torch.ones(32, 128, 16, 16, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
             weight = torch.ones(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
             start = time.perf_counter()
-            F.conv2d(images, weight, padding=1).sum().backward()
+            torch.autograd.backward(F.conv2d(images, weight, padding=1).sum())
             if repetition:  # the first one chooses the kernels
                 times.append(time.perf_counter() - start)
     fp32, bf16 = (sorted(times)[len(times) // 2] for times in seconds.values())

@@ -26,6 +26,8 @@ from cifarfast.errors import (
 
 Arguments = TypeVar("Arguments")
 
+_STYLE = (tyro.conf.OmitArgPrefixes,)
+
 
 def parse(
     kind: type[Arguments], *, prog: str, argv: Sequence[str] | None = None, default: Arguments | None = None
@@ -38,7 +40,9 @@ def parse(
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, prog=prog, args=argv, default=default, config=(tyro.conf.OmitArgPrefixes,))
+            if default is None:
+                return tyro.cli(kind, prog=prog, args=argv, config=_STYLE)
+            return tyro.cli(kind, prog=prog, args=argv, default=default, config=_STYLE)
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise

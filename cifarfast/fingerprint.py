@@ -55,7 +55,7 @@ def take_fingerprint(device: Device) -> Fingerprint:
         cores_allowed=allowed_cores(),
         memory_bytes=_memory_bytes(),
         gpu=device.name(),
-        cuda=torch.version.cuda if device.torch.type == "cuda" else None,
+        cuda=torch.version.cuda if device.target.type == "cuda" else None,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         packages={name: _version(name) for name in PACKAGES},
@@ -88,7 +88,11 @@ def _memory_bytes() -> int | None:
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -99,9 +99,10 @@ def fit(
     train_feed = _feed(data, manifest, "train", recipe, train_images, seed)
     test_feed = _feed(data, manifest, "test", recipe, test_images, seed)
     device = open_device(runtime, note)
+    fingerprint = take_fingerprint(device)
     train_loader = _loader(train_feed, recipe, runtime, device, manifest)
     test_loader = _loader(test_feed, recipe, runtime, device, manifest)
-    model = build_model(dropout=recipe.dropout, seed=seed).to(device.torch, memory_format=device.memory_format)
+    model = device.place(build_model(dropout=recipe.dropout, seed=seed))
     step = TrainStep(model, recipe, device, mean=manifest.mean, std=manifest.std, seed=seed)
 
     with RunFolder(out) as folder:
@@ -130,7 +131,7 @@ def fit(
             runtime=RuntimeRecord(
                 asked=runtime,
                 effective=Effective(
-                    device=device.torch.type,
+                    device=device.target.type,
                     compile=compile_seconds is not None,
                     precision=device.amp_dtype or "fp32",
                     channels_last=runtime.channels_last,
@@ -142,13 +143,15 @@ def fit(
                     deterministic=torch.are_deterministic_algorithms_enabled(),
                 ),
             ),
-            fingerprint=take_fingerprint(device),
+            fingerprint=fingerprint,
             data=used,
             started=started.isoformat(timespec="seconds"),
             total_seconds=time.perf_counter() - start,
             model_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             flops_per_image=flops_per_image(),
-            compile_seconds=None if compile_seconds is None else Compile(seconds=compile_seconds, cache=compile_cache()),
+            compile_seconds=None
+            if compile_seconds is None
+            else Compile(seconds=compile_seconds, cache=compile_cache()),
             skipped_steps=step.guard.skipped_steps(),
             **of_rows(recipe, used, rows),
         )
@@ -177,7 +180,7 @@ def _loader(feed: Feed, recipe: Recipe, runtime: Runtime, device: Device, manife
     return open_loader(
         runtime.loader,
         feed,
-        device=device.torch,
+        device=device.target,
         workers=runtime.workers,
         augmentation=recipe.augmentation if feed.train else None,
         mean=manifest.mean,

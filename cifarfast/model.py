@@ -49,7 +49,10 @@ class ConvBlock(nn.Module):
         if self.pool:
             x = F.max_pool2d(x, 2)
         x = F.relu(self.norm(x))
-        return drop(x, mask, self.dropout) if mask is not None else F.dropout(x, self.dropout, self.training)
+        if mask is not None:
+            return drop(x, mask, self.dropout)
+        dropped: torch.Tensor = F.dropout(x, self.dropout, self.training)
+        return dropped
 
 
 class Residual(nn.Module):
@@ -127,7 +130,7 @@ def draw_masks(images: int, seed: int, *, device: torch.device) -> list[torch.Te
     million a batch of 512, and on a CPU that costs more than anything but the convolutions.
     """
     counts = [images * math.prod(shape) for shape in BLOCK_SHAPES]
-    parts = _random_words(sum(counts) // 8, seed, device).view(torch.uint8).split(counts)
+    parts = torch.split(_random_words(sum(counts) // 8, seed, device).view(torch.uint8), counts)
     return [
         part.view(images, height, width, channels).permute(0, 3, 1, 2)
         for part, (channels, height, width) in zip(parts, BLOCK_SHAPES, strict=True)
@@ -180,7 +183,7 @@ def flops_per_image() -> dict[str, int]:
     with FlopCounterMode(display=False) as forward:
         scores = _meta_model()(images)
     with FlopCounterMode(display=False) as backward:
-        scores.sum().backward()
+        torch.autograd.backward(scores.sum())
     done = forward.get_total_flops()
     return {"forward": done, "train": done + backward.get_total_flops()}
 

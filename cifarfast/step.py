@@ -96,9 +96,9 @@ class TrainStep:
         self.mean, self.std = (device.send(torch.tensor(values)) for values in (mean, std))
         self.optimizer = build_optimizer(model, recipe)
         self.scaler = device.scaler()
-        self.statistics = Statistics(device.torch)
+        self.statistics = Statistics(device.target)
         self.guard = FiniteGuard(
-            device.torch, allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0
+            device.target, allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0
         )
         self.recipe, self._device, self._seed = recipe, device, seed
         self._augment, self._forward = augment, self._loss
@@ -112,14 +112,15 @@ class TrainStep:
         """
         images, masks = self._inputs(batch, augmented, epoch, number)
         loss, logits = self._forward(images, batch.labels, masks)
-        self.scaler.scale(loss).backward()
+        torch.autograd.backward(self.scaler.scale(loss))
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         skip = self.guard.judge(loss, gradients, position)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # finds the same overflow itself, and skips
             self.scaler.update()
         else:
-            self.optimizer.found_inf = skip  # the argument that GradScaler hands to fused optimizers
+            # The argument that GradScaler hands to fused optimizers.
+            self.optimizer.found_inf = skip  # type: ignore[attr-defined]
             self.optimizer.step()
         self.optimizer.zero_grad()
         self.statistics.add(logits, batch.labels, loss)
@@ -141,9 +142,9 @@ class TrainStep:
         try:
             batch = self._noise()
             images, masks = self._inputs(batch, False, 0, 0)
-            self._forward(images, batch.labels, masks)[0].backward()
+            torch.autograd.backward(self._forward(images, batch.labels, masks)[0])
             self._device.synchronize()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # compilers fail in many ways, and an eager run shows our own faults
             self._augment, self._forward = augment, self._loss
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             note(f"torch.compile does not work here ({reason}); training runs eagerly")
@@ -166,7 +167,7 @@ class TrainStep:
         images = images.contiguous(memory_format=self._device.memory_format)
         if not self._drops:
             return images, None
-        return images, draw_masks(count, seed_of(self._seed, "dropout", epoch, number), device=self._device.torch)
+        return images, draw_masks(count, seed_of(self._seed, "dropout", epoch, number), device=self._device.target)
 
     def _loss(
         self, images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor] | None
@@ -186,7 +187,7 @@ def evaluate(
     model: ResNet, batches: Iterator[Batch], device: Device, *, mean: torch.Tensor, std: torch.Tensor
 ) -> Score:
     """Loss and accuracy of the raw network in eval mode over all batches; its mode is restored."""
-    statistics, was_training = Statistics(device.torch), model.training
+    statistics, was_training = Statistics(device.target), model.training
     model.eval()
     try:
         with torch.inference_mode():

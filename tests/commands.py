@@ -22,11 +22,11 @@ def command(
     )
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
+def refused(code: object, stderr: str) -> str:
     """The one line with which a command refused a user's mistake, after checking that it was one line and exit 2."""
-    assert done.returncode == 2, (done.returncode, done.stderr)
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
+    assert code == 2, (code, stderr)
+    assert "Traceback" not in stderr
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
     assert lines[0].startswith("error: ")
     return lines[0]

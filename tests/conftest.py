@@ -1,5 +1,7 @@
 """What holds for every test: the same result on every machine, whatever its user has set."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     convert(Synthetic.parse("synthetic:160,40"), folder)
     return folder
+
+
+@pytest.fixture
+def restored_sigterm() -> Iterator[None]:
+    """Undoes the handler that `door.run` sets."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)

@@ -17,7 +17,7 @@ def notes() -> tuple[list[str], Callable[[str], None]]:
 def test_fp32_unless_asked_otherwise() -> None:
     said, note = notes()
     device = open_device(Runtime(device="cpu"), note)
-    assert (device.torch.type, device.amp_dtype, device.compute_dtype) == ("cpu", None, torch.float32)
+    assert (device.target.type, device.amp_dtype, device.compute_dtype) == ("cpu", None, torch.float32)
     assert device.memory_format == torch.channels_last
     assert not device.scaler().is_enabled()
     assert said == []
@@ -53,7 +53,7 @@ def test_the_probe_measures() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UserError, match="--device cuda: .* use --device cpu"):
+    with pytest.raises(UserError, match=r"--device cuda: .* use --device cpu"):
         open_device(Runtime(device="cuda"), pytest.fail)
 
 
@@ -65,6 +65,6 @@ def test_deterministic_kernels_are_asked_for_and_given_up_again() -> None:
 
 
 def test_memory_is_in_bytes() -> None:
-    device = Device(torch=torch.device("cpu"), amp_dtype=None, memory_format=torch.channels_last)
+    device = Device(target=torch.device("cpu"), amp_dtype=None, memory_format=torch.channels_last)
     # A process with torch in it holds more than 50 MB and, in these tests, less than 100 GB.
     assert 50e6 < device.peak_memory_bytes() < 100e9

@@ -2,7 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,6 +70,7 @@ def raising(error: BaseException) -> Callable[[], None]:
     return main
 
 
+@pytest.mark.usefixtures("restored_sigterm")
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
@@ -80,21 +81,21 @@ def raising(error: BaseException) -> Callable[[], None]:
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_how_a_command_ends(
-    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str], restored_sigterm: None
-) -> None:
+def test_how_a_command_ends(error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         door.run(raising(error))
     assert leaving.value.code == code
     assert capsys.readouterr().err == f"error: {words}\n"
 
 
-def test_a_defect_keeps_its_traceback(restored_sigterm: None) -> None:
+@pytest.mark.usefixtures("restored_sigterm")
+def test_a_defect_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         door.run(raising(ZeroDivisionError()))
 
 
-def test_success_is_exit_0(restored_sigterm: None) -> None:
+@pytest.mark.usefixtures("restored_sigterm")
+def test_success_is_exit_0() -> None:
     with pytest.raises(SystemExit) as leaving:
         door.run(lambda: None)
     assert leaving.value.code == 0
@@ -110,16 +111,11 @@ def test_sigterm_cleans_up_and_leaves_with_143() -> None:
         "        print('cleaned', flush=True)\n"
         "door.run(main)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         os.kill(child.pid, signal.SIGTERM)
         out, err = child.communicate(timeout=20)
     assert (child.returncode, out, err) == (143, "cleaned\n", "error: terminated\n")
-
-
-@pytest.fixture
-def restored_sigterm() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)

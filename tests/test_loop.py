@@ -1,5 +1,6 @@
 """Whole runs, tiny: 160 synthetic images, batches of 16."""
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -75,8 +76,9 @@ def test_the_same_command_twice_gives_the_same_bits(run: tuple[Path, Summary], d
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+# Not importorskip: importing ffcv outside our loader sets torch to one thread, which changes the last bits.
+@pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed")
 def test_every_loader_trains_to_the_same_bits(run: tuple[Path, Summary], data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ffcv")
     out, _ = run
     runtime = replace(PLAIN, loader="ffcv", deterministic=True)
     fit(data, tmp_path / "ffcv", runtime=runtime, train_images=64, test_images=40)
@@ -85,11 +87,11 @@ def test_every_loader_trains_to_the_same_bits(run: tuple[Path, Summary], data: P
 
 
 def test_it_learns(data: Path, tmp_path: Path) -> None:
-    recipe = replace(TINY, epochs=6, max_lr=0.002)
-    summary = fit(data, tmp_path / "run", recipe)
+    recipe = replace(TINY, epochs=10, max_lr=0.002)
+    summary = fit(data, tmp_path / "run", recipe, train_images=32, test_images=10)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
-    assert summary.train_accuracy > 0.25  # chance is 0.1
+    assert summary.train_accuracy > 0.4  # chance is 0.1
 
 
 def test_divergence_stops_the_run_before_the_weights(data: Path, tmp_path: Path) -> None:

@@ -57,9 +57,13 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> 
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from cifarfast.runfolder import RunFolder; RunFolder(Path(sys.argv[1]))"
+    code = (
+        "import sys; from pathlib import Path; from cifarfast.runfolder import RunFolder; RunFolder(Path(sys.argv[1]))"
+    )
     with RunFolder(tmp_path / "run"):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=False
+        )
     assert "is in use by another run" in done.stderr
 
 

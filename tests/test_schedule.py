@@ -8,17 +8,22 @@ from cifarfast.schedule import OneCycle, one_cycle
 
 
 def one(**changes: object) -> OneCycle:
-    settings = {
-        "epochs": 20, "steps_per_epoch": 98, "peak_epoch": 5.0, "max_lr": 0.017, "div_factor": 10.0, "final_div_factor": 1.0
-    }  # fmt: skip
+    reference = {"epochs": 20, "steps_per_epoch": 98, "peak_epoch": 5.0}
+    settings = reference | {"max_lr": 0.017, "div_factor": 10.0, "final_div_factor": 1.0}
     return OneCycle(**(settings | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("anneal", ["cosine", "linear"])
 @pytest.mark.parametrize(
     ("epochs", "steps_per_epoch", "pct_start", "div_factor", "final_div_factor"),
-    [(20, 98, 0.25, 10.0, 1.0), (20, 97, 0.25, 10.0, 1e4), (3, 7, 0.3, 25.0, 1e4), (1, 12, 0.5, 4.0, 2.0), (2, 1, 1.0, 10.0, 1.0)],
-)  # fmt: skip
+    [
+        (20, 98, 0.25, 10.0, 1.0),
+        (20, 97, 0.25, 10.0, 1e4),
+        (3, 7, 0.3, 25.0, 1e4),
+        (1, 12, 0.5, 4.0, 2.0),
+        (2, 1, 1.0, 10.0, 1.0),
+    ],
+)
 def test_equals_torch(
     anneal: str, epochs: int, steps_per_epoch: int, pct_start: float, div_factor: float, final_div_factor: float
 ) -> None:

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def device(*, amp_dtype: AmpDtype | None = None, layout: torch.memory_format = torch.channels_last) -> Device:
-    return Device(torch=CPU, amp_dtype=amp_dtype, memory_format=layout)
+    return Device(target=CPU, amp_dtype=amp_dtype, memory_format=layout)
 
 
 def batch(number: int, size: int = 8) -> Batch:
