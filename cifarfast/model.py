@@ -65,7 +65,8 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor, mask1: torch.Tensor | None, mask2: torch.Tensor | None) -> torch.Tensor:
         """Map (B, C, H, W) to the same shape."""
-        return x + self.block2(self.block1(x, mask1), mask2)
+        change: torch.Tensor = self.block2(self.block1(x, mask1), mask2)
+        return x + change
 
 
 class ResNet(nn.Module):

@@ -13,7 +13,7 @@ def test_the_same_in_another_process() -> None:
 
 
 def test_every_part_counts_and_parts_do_not_run_together() -> None:
-    seeds = {seed_of(*place) for place in ((1, "a"), (11, "a"), (1, "b"), (1, "a", 1), (1, "a", 1, 1), (1, "a", 11))}  # type: ignore[arg-type]
+    seeds = {seed_of(*place) for place in ((1, "a"), (11, "a"), (1, "b"), (1, "a", 1), (1, "a", 1, 1), (1, "a", 11))}
     assert len(seeds) == 6
     assert all(0 <= seed < 2**63 for seed in seeds)
 

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Iterator
 
 from cifarfast.stopwatch import Stopwatch
 
@@ -17,9 +18,14 @@ def test_spans_add_up_and_are_taken_once() -> None:
 def test_waiting_counts_the_iterator_and_not_its_consumer_and_does_not_synchronise() -> None:
     calls: list[int] = []
     watch = Stopwatch(lambda: calls.append(1))
-    slow = (time.sleep(0.005) or number for number in range(3))
+
+    def slow() -> Iterator[int]:
+        for number in range(3):
+            time.sleep(0.005)
+            yield number
+
     seen = []
-    for item in watch.waiting("data", slow):
+    for item in watch.waiting("data", slow()):
         time.sleep(0.05)
         seen.append(item)
     assert seen == [0, 1, 2]

@@ -83,8 +83,8 @@ def test_a_run_from_the_command_line(data: Path, tmp_path: Path) -> None:
 
 def test_without_a_compiler_the_run_is_eager_and_says_so(data: Path, tmp_path: Path) -> None:
     arguments = ("--data", data, *SMALL, "--loader", "resident", "--out", "run", "--compile")
-    broken = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = command("cifarfast.train", *arguments, cwd=tmp_path, **broken)
+    cache = str(tmp_path / "cache")
+    done = command("cifarfast.train", *arguments, cwd=tmp_path, CXX="no-such-compiler", TORCHINDUCTOR_CACHE_DIR=cache)
     assert done.returncode == 0, done.stderr
     assert sum("torch.compile does not work here" in line for line in done.stderr.splitlines()) == 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
