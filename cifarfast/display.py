@@ -5,7 +5,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cifarfast.runfolder import EpochRow
+from cifarfast.metrics import EpochRow
 
 HEADER = "epoch   train loss   train acc   test loss   test acc       lr   epoch s   images/s   data wait"
 

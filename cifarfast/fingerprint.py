@@ -11,6 +11,7 @@ import cpuinfo
 import torch
 
 from cifarfast.device import Device
+from cifarfast.runtime import allowed_cores
 
 PACKAGES = ("torch", "torchvision", "ffcv", "numba", "numpy")
 
@@ -62,13 +63,6 @@ def take_fingerprint(device: Device) -> Fingerprint:
         git_commit=commit,
         git_dirty=None if status is None else bool(status),
     )
-
-
-def allowed_cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

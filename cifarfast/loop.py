@@ -15,9 +15,10 @@ from cifarfast.errors import NonFiniteError, UserError
 from cifarfast.fingerprint import take_fingerprint
 from cifarfast.loaders import open_loader
 from cifarfast.loaders.base import Feed, Loader
+from cifarfast.metrics import EpochRow
 from cifarfast.model import build_model, flops_per_image
 from cifarfast.recipe import Recipe
-from cifarfast.runfolder import EpochRow, RunFolder
+from cifarfast.runfolder import RunFolder
 from cifarfast.runtime import Runtime
 from cifarfast.schedule import OneCycle, one_cycle
 from cifarfast.step import TrainStep, evaluate

@@ -12,10 +12,10 @@ and a line of the metrics is appended in one write.
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -23,46 +23,14 @@ from safetensors.torch import save_file
 
 from cifarfast.errors import UserError
 from cifarfast.files import replacing, write_json
+from cifarfast.metrics import SCHEMA, EpochRow
+from cifarfast.summary import Summary
 
-if TYPE_CHECKING:
-    from cifarfast.summary import Summary
-
-SCHEMA = 1
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
 MODEL_NAME = "model.safetensors"
 _LOCK_NAME = ".lock"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochRow:
-    """One line of metrics.jsonl."""
-
-    epoch: int
-    """1 for the first."""
-    steps: int
-    """Optimizer steps since the start of the run."""
-    train_loss: float
-    """Mean loss over the augmented training images, as they were trained on."""
-    train_accuracy: float
-    """Share of them that were right, 0 to 1."""
-    test_loss: float
-    """Mean cross entropy over the test images."""
-    test_accuracy: float
-    """Share of them that were right, 0 to 1."""
-    lr: float
-    """Learning rate of the last step of the epoch."""
-    epoch_seconds: float
-    """Training only: from the first batch asked for to the last step finished."""
-    eval_seconds: float
-    """Evaluation on the test images."""
-    images_per_second: float
-    """Training images over epoch_seconds."""
-    data_wait_percent: float
-    """Share of epoch_seconds in which training waited for the loader."""
-    peak_memory_bytes: int
-    """Most memory so far: allocated on the GPU, or resident in the process on a CPU."""
 
 
 class RunFolder:
@@ -109,7 +77,7 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def write_summary(self, summary: "Summary") -> None:
+    def write_summary(self, summary: Summary) -> None:
         """Write summary.json."""
         write_json(self.path / SUMMARY_NAME, asdict(summary))
 

@@ -1,5 +1,6 @@
 """How a recipe is executed: what was asked for. Speed is a function of the recipe and of this."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,3 +31,10 @@ class Runtime:
     def __post_init__(self) -> None:
         if self.workers is not None:
             at_least("workers", self.workers, 0)
+
+
+def allowed_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

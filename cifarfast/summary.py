@@ -7,8 +7,8 @@ from typing import Any
 
 from cifarfast.dataset.manifest import Manifest
 from cifarfast.fingerprint import Fingerprint
+from cifarfast.metrics import SCHEMA, EpochRow
 from cifarfast.recipe import RECIPES, Recipe
-from cifarfast.runfolder import SCHEMA, EpochRow
 from cifarfast.runtime import Runtime
 
 ACCURACY_LEVELS = (0.80, 0.90, 0.94)

@@ -5,8 +5,8 @@ from dataclasses import asdict
 import torch
 
 from cifarfast.device import open_device
-from cifarfast.fingerprint import allowed_cores, take_fingerprint
-from cifarfast.runtime import Runtime
+from cifarfast.fingerprint import take_fingerprint
+from cifarfast.runtime import Runtime, allowed_cores
 
 
 def test_it_is_stable_and_says_what_matters() -> None:

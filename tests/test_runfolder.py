@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from cifarfast.errors import UserError
+from cifarfast.metrics import EpochRow
 from cifarfast.model import ResNet
-from cifarfast.runfolder import EpochRow, RunFolder
+from cifarfast.runfolder import RunFolder
 
 
 def row(epoch: int, accuracy: float = 0.5, epoch_seconds: float = 10.0) -> EpochRow:

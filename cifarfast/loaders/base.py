@@ -1,6 +1,5 @@
 """What a loader is: bytes to batches, nothing else."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from cifarfast.checks import at_least, between
 from cifarfast.errors import UserError
 from cifarfast.randomness import seed_of
+from cifarfast.runtime import allowed_cores
 
 DEFAULT_MAX_WORKERS = 8
 
@@ -140,5 +140,4 @@ def check_count(feed: Feed, found: int) -> None:
 
 def effective_workers(asked: int | None) -> int:
     """`asked`, but never more than the CPUs that this process may use; by default one each, at most 8."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(DEFAULT_MAX_WORKERS if asked is None else asked, allowed)
+    return min(DEFAULT_MAX_WORKERS if asked is None else asked, allowed_cores())
