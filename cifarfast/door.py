@@ -5,6 +5,7 @@ command line, the Python interface and the documentation cannot drift apart). Er
 stderr. Exit codes are in `cifarfast.errors`.
 """
 
+import argparse
 import contextlib
 import io
 import signal
@@ -23,6 +24,7 @@ from cifarfast.errors import (
     NonFiniteError,
     UserError,
 )
+from cifarfast.recipe import RECIPES, Recipe
 
 Arguments = TypeVar("Arguments")
 
@@ -47,6 +49,16 @@ def parse(
         if leaving.code in (0, None):
             raise
         fail(f"{_first_sentence(errors.getvalue())} (see {prog} --help)", EXIT_USER_ERROR)
+
+
+def named_recipe(argv: Sequence[str] | None = None) -> Recipe:
+    """The recipe that `--recipe` names; looked up before parsing, because its values are the defaults of its flags."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--recipe", nargs="?", default="reference")
+    name = finder.parse_known_args(argv)[0].recipe
+    if name not in RECIPES:
+        fail(f"--recipe {name} is unknown: choose one of {', '.join(RECIPES)}", EXIT_USER_ERROR)
+    return RECIPES[name]
 
 
 def run(main: Callable[[], None]) -> NoReturn:

@@ -97,12 +97,12 @@ def fit(
     """
     start, started = time.perf_counter(), datetime.now(timezone.utc)
     manifest = check_folder(data, full=verify)
-    train_feed = _feed(data, manifest, "train", recipe, train_images, seed)
-    test_feed = _feed(data, manifest, "test", recipe, test_images, seed)
+    train_feed = feed_of(data, manifest, "train", recipe, train_images, seed)
+    test_feed = feed_of(data, manifest, "test", recipe, test_images, seed)
     device = open_device(runtime, note)
     fingerprint = take_fingerprint(device)
-    train_loader = _loader(train_feed, recipe, runtime, device, manifest)
-    test_loader = _loader(test_feed, recipe, runtime, device, manifest)
+    train_loader = loader_of(train_feed, recipe, runtime, device, manifest)
+    test_loader = loader_of(test_feed, recipe, runtime, device, manifest)
     model = device.place(build_model(dropout=recipe.dropout, seed=seed))
     step = TrainStep(model, recipe, device, mean=manifest.mean, std=manifest.std, seed=seed)
 
@@ -129,21 +129,7 @@ def fit(
         summary = Summary(
             recipe=recipe,
             seed=seed,
-            runtime=RuntimeRecord(
-                asked=runtime,
-                effective=Effective(
-                    device=device.target.type,
-                    compile=compile_seconds is not None,
-                    precision=device.amp_dtype or "fp32",
-                    channels_last=runtime.channels_last,
-                    loader=train_loader.name,
-                    workers=train_loader.workers,
-                    threads=torch.get_num_threads(),
-                    tf32=device.tf32,
-                    cudnn_benchmark=torch.backends.cudnn.benchmark,
-                    deterministic=torch.are_deterministic_algorithms_enabled(),
-                ),
-            ),
+            runtime=runtime_of(runtime, device, train_loader, compiled=compile_seconds is not None),
             fingerprint=fingerprint,
             data=used,
             started=started.isoformat(timespec="seconds"),
@@ -160,7 +146,12 @@ def fit(
     return summary
 
 
-def _feed(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: int | None, seed: int) -> Feed:
+def feed_of(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: int | None, seed: int) -> Feed:
+    """The images of a split that a run uses, in batches of the recipe's size; shuffled for `train`.
+
+    Raises:
+        UserError: the limit or the batch size does not fit the split.
+    """
     split = manifest.split(name)
     if limit is not None and not 0 < limit <= split.images:
         raise UserError(f"--{name}-images must be between 1 and {split.images} for {folder}, not {limit}")
@@ -177,7 +168,8 @@ def _feed(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: in
     )
 
 
-def _loader(feed: Feed, recipe: Recipe, runtime: Runtime, device: Device, manifest: Manifest) -> Loader:
+def loader_of(feed: Feed, recipe: Recipe, runtime: Runtime, device: Device, manifest: Manifest) -> Loader:
+    """The loader that a runtime asks for; where it augments, as the recipe says."""
     return open_loader(
         runtime.loader,
         feed,
@@ -186,6 +178,23 @@ def _loader(feed: Feed, recipe: Recipe, runtime: Runtime, device: Device, manife
         augmentation=recipe.augmentation if feed.train else None,
         mean=manifest.mean,
     )
+
+
+def runtime_of(runtime: Runtime, device: Device, loader: Loader, *, compiled: bool) -> RuntimeRecord:
+    """What was asked of the machine, and what it came to."""
+    effective = Effective(
+        device=device.target.type,
+        compile=compiled,
+        precision=device.amp_dtype or "fp32",
+        channels_last=runtime.channels_last,
+        loader=loader.name,
+        workers=loader.workers,
+        threads=torch.get_num_threads(),
+        tf32=device.tf32,
+        cudnn_benchmark=torch.backends.cudnn.benchmark,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
+    return RuntimeRecord(asked=runtime, effective=effective)
 
 
 def _stop_if_diverged(step: int | None, schedule: OneCycle) -> None:

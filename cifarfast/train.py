@@ -1,6 +1,5 @@
 """`python -m cifarfast.train`: train a recipe and leave a run folder."""
 
-import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,8 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifarfast.door import fail, parse, run
-from cifarfast.errors import EXIT_USER_ERROR
+from cifarfast.door import named_recipe, parse, run
 from cifarfast.recipe import RECIPES, Recipe
 from cifarfast.runtime import Runtime
 
@@ -44,13 +42,8 @@ class Arguments:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
-    """The command line; the recipe is looked up first, because its values are the defaults of its flags."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--recipe", nargs="?", default="reference")
-    name = finder.parse_known_args(argv)[0].recipe
-    if name not in RECIPES:
-        fail(f"--recipe {name} is unknown: choose one of {', '.join(RECIPES)}", EXIT_USER_ERROR)
-    return parse(Arguments, prog=PROG, argv=argv, default=Arguments(recipe=RECIPES[name]))
+    """The command line; its defaults are those of the recipe that it names."""
+    return parse(Arguments, prog=PROG, argv=argv, default=Arguments(recipe=named_recipe(argv)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
