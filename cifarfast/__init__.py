@@ -13,12 +13,14 @@ Importing the package imports neither torch nor a loader; `fit` does when it is 
 from typing import TYPE_CHECKING, Any
 
 from cifarfast.errors import NonFiniteError, UserError
+from cifarfast.range_test import LrRange, Sweep
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.schedule import OneCycle, one_cycle
 
 if TYPE_CHECKING:
     from cifarfast.loop import fit
+    from cifarfast.lr_range import lr_range_test, recipe_range_test
     from cifarfast.model import ResNet, build_model
     from cifarfast.summary import Summary
 
@@ -26,22 +28,28 @@ __version__ = "0.1.0"
 __all__ = [
     "RECIPES",
     "Augmentation",
+    "LrRange",
     "NonFiniteError",
     "OneCycle",
     "Recipe",
     "ResNet",
     "Runtime",
     "Summary",
+    "Sweep",
     "UserError",
     "build_model",
     "fit",
+    "lr_range_test",
     "one_cycle",
+    "recipe_range_test",
 ]
 _LAZY = {
     "ResNet": "cifarfast.model",
     "Summary": "cifarfast.summary",
     "build_model": "cifarfast.model",
     "fit": "cifarfast.loop",
+    "lr_range_test": "cifarfast.lr_range",
+    "recipe_range_test": "cifarfast.lr_range",
 }
 
 

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "ffcv", "numba", "matplotlib", "scipy"}
-DOORS = ["cifarfast.train", "data_prep.to_ffcv"]
+DOORS = ["cifarfast.find_lr", "cifarfast.train", "data_prep.to_ffcv"]
 
 # Runs a module as a command and reports what it imported.
 PROBE = """

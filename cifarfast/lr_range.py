@@ -1,0 +1,267 @@
+"""Range tests of models: of any model and loader in plain torch, and of a recipe as training runs it."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from cifarfast.dataset.manifest import check_folder
+from cifarfast.device import Device, open_device
+from cifarfast.door import note
+from cifarfast.errors import UserError
+from cifarfast.files import write_json
+from cifarfast.fingerprint import Fingerprint, take_fingerprint
+from cifarfast.loaders.base import Batch, Loader
+from cifarfast.loop import feed_of, loader_of, runtime_of
+from cifarfast.lr_plot import save_plot
+from cifarfast.model import build_model
+from cifarfast.range_test import LrRange, Sweep, measure
+from cifarfast.recipe import Recipe
+from cifarfast.restoring import modes, restoring
+from cifarfast.runfolder import RunFolder
+from cifarfast.runtime import Runtime
+from cifarfast.step import TrainStep, evaluate
+from cifarfast.summary import Data, RuntimeRecord, data_of
+
+SCHEMA = 1
+RANGE_NAME = "lr_range.json"
+PLOT_NAME = "lr_range.png"
+
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrRangeRecord:
+    """The whole of lr_range.json."""
+
+    schema: int = SCHEMA
+    """Version of this layout."""
+    result: LrRange
+    """Settings, curve and suggestions."""
+    recipe: Recipe
+    """What was trained; its own learning rate and length play no part."""
+    seed: int
+    """The seed."""
+    runtime: RuntimeRecord
+    """How it was executed."""
+    fingerprint: Fingerprint
+    """Machine, versions, commit."""
+    data: Data
+    """What was trained on; where there are test images, the loss is that on them after each step."""
+    started: str
+    """UTC time, ISO 8601."""
+    total_seconds: float
+    """From checking the data to the end of the sweep, compilation included."""
+
+
+def lr_range_test(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_function: Loss,
+    batches: Batches,
+    *,
+    sweep: Sweep | None = None,
+    validation: Batches | None = None,
+    autocast: AbstractContextManager[object] | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> LrRange:
+    """Range test of any classifier or regressor; afterwards everything is restored bit for bit (`restoring`).
+
+        inputs = torch.randn(512, 10)
+        loader = DataLoader(TensorDataset(inputs, inputs.sum(1, keepdim=True)), batch_size=64, shuffle=True)
+        model = torch.nn.Sequential(torch.nn.Linear(10, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+        result = cifarfast.lr_range_test(model, optimizer, torch.nn.functional.mse_loss, loader)
+        print(result.suggestions.steepest.lr)
+
+    Args:
+        model: maps inputs to outputs. In eval mode it is trained in train mode; otherwise each of its
+            modules keeps the mode it has.
+        optimizer: of the model's parameters; every parameter group gets the learning rate of the sweep.
+        loss_function: of (outputs, targets), a tensor ().
+        batches: pairs (inputs, targets), moved to the model's device; gone through again when they end.
+            Only torch's global generators are restored, not one of the loader's own.
+        sweep: the settings, by default `Sweep()`.
+        validation: judge by the mean loss over these pairs, in eval mode after each step, in place of
+            the loss of the training batch.
+        autocast: the context in which model and loss are computed, for example `torch.autocast("cpu")`.
+        scaler: loss scaling for fp16.
+
+    Raises:
+        ValueError: there are no batches (any more), or the validation has none.
+    """
+    device, context = next(model.parameters()).device, autocast or nullcontext()
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+
+    def loss_of(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        with context:
+            return loss_function(model(inputs.to(device)), targets.to(device))
+
+    with restoring(model, optimizer, scaler), closing(_again_and_again(batches)) as endless:
+        if not model.training:
+            model.train()
+
+        def advance(lr: float) -> float:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.zero_grad()
+            loss = loss_of(*next(endless))
+            value = loss.item()
+            if not math.isfinite(value):
+                return value
+            torch.autograd.backward(scaler.scale(loss))
+            scaler.step(optimizer)
+            scaler.update()
+            return value if validation is None else _validate(model, loss_of, validation)
+
+        return measure(advance, sweep or Sweep())
+
+
+def sweep_step(
+    step: TrainStep,
+    loader: Loader,
+    sweep: Sweep,
+    device: Device,
+    *,
+    validation: Loader | None = None,
+    on_step: Callable[[], object] = lambda: None,
+) -> LrRange:
+    """Range test of a training step, with its loader, augmentation, precision and compiled code.
+
+    The step is as it was afterwards. Momentum is that of the schedule's peak, for it is the peak's
+    learning rate that is sought.
+
+    Args:
+        validation: judge by the mean loss over these images after each step.
+        on_step: called as each step begins.
+    """
+    recipe = step.recipe
+    momentum = recipe.base_momentum if recipe.cycle_momentum else recipe.max_momentum
+    with _restoring_step(step), closing(_endless(loader)) as batches:
+
+        def advance(lr: float) -> float:
+            on_step()
+            position, epoch, number, batch = next(batches)
+            step.set(lr=lr, momentum=momentum)
+            step(batch, augmented=loader.augments, epoch=epoch, number=number, position=position)
+            loss = step.statistics.take().loss
+            if step.guard.fatal_step() is not None:  # a gradient may be infinite where the loss is not
+                return math.nan
+            if validation is None:
+                return loss
+            with validation.epoch(0) as held_out:
+                return evaluate(step.model, held_out, device, mean=step.mean, std=step.std).loss
+
+        return measure(advance, sweep)
+
+
+def recipe_range_test(
+    recipe: Recipe,
+    runtime: Runtime,
+    sweep: Sweep,
+    *,
+    data: Path,
+    out: Path,
+    seed: int = 0,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    verify: bool = True,
+) -> LrRangeRecord:
+    """Range test of a recipe; leaves lr_range.json and lr_range.png.
+
+    Args:
+        data: a converted folder (`python -m data_prep.to_ffcv`).
+        out: the folder to make; one that already holds a range test or a run is refused.
+        seed: origin of the initialisation, the order, the augmentation and the dropout.
+        train_images: use only so many training images, evenly spaced through the split.
+        test_images: judge by the loss on so many test images after each step.
+        verify: hold the data against its SHA-256 digests first, not only against its sizes.
+
+    Raises:
+        UserError: the data, the folder, the device or a size is unusable; nothing was trained.
+    """
+    start, started = time.perf_counter(), datetime.now(timezone.utc)
+    manifest = check_folder(data, full=verify)
+    feed = feed_of(data, manifest, "train", recipe, train_images, seed)
+    test_feed = None if test_images is None else feed_of(data, manifest, "test", recipe, test_images, seed)
+    device = open_device(runtime, note)
+    fingerprint = take_fingerprint(device)
+    loader = loader_of(feed, recipe, runtime, device, manifest)
+    validation = None if test_feed is None else loader_of(test_feed, recipe, runtime, device, manifest)
+    model = device.place(build_model(dropout=recipe.dropout, seed=seed))
+    step = TrainStep(model, recipe, device, mean=manifest.mean, std=manifest.std, seed=seed)
+
+    with RunFolder(out):
+        if (out / RANGE_NAME).exists():
+            raise UserError(f"{out} already holds a range test: choose another --out, or move that one away")
+        compiled = runtime.compile and step.compile(note) is not None
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+            task = bar.add_task("range test", total=sweep.num_iter)
+            result = sweep_step(step, loader, sweep, device, validation=validation, on_step=lambda: bar.advance(task))
+        record = LrRangeRecord(
+            result=result,
+            recipe=recipe,
+            seed=seed,
+            runtime=runtime_of(runtime, device, loader, compiled=compiled),
+            fingerprint=fingerprint,
+            data=data_of(manifest, train_images=feed.count, test_images=test_images or 0, verified=verify),
+            started=started.isoformat(timespec="seconds"),
+            total_seconds=time.perf_counter() - start,
+        )
+        save_plot(out / PLOT_NAME, record.result, title=f"{recipe.name} on {manifest.kind}")
+        write_json(out / RANGE_NAME, asdict(record))
+    return record
+
+
+def _again_and_again(batches: Batches) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
+    for epoch in count():
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            what = "are used up: pass a loader that can be gone through again" if epoch else "are empty"
+            raise ValueError(f"the batches {what}")
+
+
+def _endless(loader: Loader) -> Generator[tuple[int, int, int, Batch]]:
+    """Step of the sweep, epoch, number within it, batch."""
+    positions = count()
+    for epoch in count():
+        with loader.epoch(epoch) as batches:
+            for number, batch in enumerate(batches):
+                yield next(positions), epoch, number, batch
+
+
+@torch.no_grad()
+def _validate(model: torch.nn.Module, loss_of: Loss, batches: Batches) -> float:
+    total, images = 0.0, 0
+    with modes(model):
+        model.eval()
+        for inputs, targets in batches:
+            total += loss_of(inputs, targets).item() * len(targets)
+            images += len(targets)
+    if not images:
+        raise ValueError("the validation batches are empty")
+    return total / images
+
+
+@contextmanager
+def _restoring_step(step: TrainStep) -> Iterator[None]:
+    guard, statistics = copy.deepcopy(step.guard), copy.deepcopy(step.statistics)
+    try:
+        with restoring(step.model, step.optimizer, step.scaler):
+            yield
+    finally:
+        step.guard, step.statistics = guard, statistics
