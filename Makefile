@@ -13,7 +13,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 # What a machine without a GPU trains: about 6 minutes on 2 cores.
 CPU_EPOCHS ?= 2
-CPU_TRAIN_IMAGES ?= 5120
+CPU_TRAIN_IMAGES ?= 4096
 CPU_TEST_IMAGES ?= 1000
 
 venv := .venv/bin/python
