@@ -53,6 +53,15 @@ def loader_over(inputs: torch.Tensor, targets: torch.Tensor) -> Loader:
     return DataLoader(TensorDataset(inputs, targets), batch_size=32, shuffle=True, generator=order)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other at every tiny operation cost far more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def nan_from(step: int, base: Callable[..., torch.Tensor] = F.cross_entropy) -> Callable[..., torch.Tensor]:
     """A loss that turns to NaN at a step, counted from 0."""
     calls = iter(range(10**6))
