@@ -22,6 +22,7 @@ from cifarfast.errors import (
     EXIT_TERMINATED,
     EXIT_USER_ERROR,
     NonFiniteError,
+    Stopped,
     UserError,
 )
 from cifarfast.recipe import RECIPES, Recipe
@@ -75,6 +76,8 @@ def run(main: Callable[[], None]) -> NoReturn:
             raise
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror}", EXIT_USER_ERROR)
+    except Stopped as stopped:
+        fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
     sys.exit(0)

@@ -1,12 +1,12 @@
 """The training loop: `run_epochs` is all of it; `fit` builds what it needs and keeps what comes out."""
 
 import time
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
+from cifarfast.config import RunConfig, saved_config
 from cifarfast.dataset.manifest import Manifest, check_folder
 from cifarfast.device import Device, compile_cache, open_device
 from cifarfast.display import Display
@@ -107,20 +107,16 @@ def fit(
     step = TrainStep(model, recipe, device, mean=manifest.mean, std=manifest.std, seed=seed)
 
     with RunFolder(out) as folder:
-        folder.write_config(
-            {
-                "recipe": asdict(recipe),
-                "runtime": asdict(runtime),
-                "data": str(data),
-                "seed": seed,
-                "train_images": train_images,
-                "test_images": test_images,
-                "verify": verify,
-                "class_names": manifest.class_names,
-                "mean": manifest.mean,
-                "std": manifest.std,
-            }
+        config = RunConfig(
+            recipe=recipe,
+            runtime=runtime,
+            data=data,
+            seed=seed,
+            train_images=train_images,
+            test_images=test_images,
+            verify=verify,
         )
+        folder.write_config(saved_config(config, manifest))
         compile_seconds = step.compile(note) if runtime.compile else None
         schedule = one_cycle(recipe, train_feed.batches())
         rows = run_epochs(step, train_loader, test_loader, schedule, device, folder)

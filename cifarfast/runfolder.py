@@ -2,58 +2,73 @@
 
     config.json        what was asked: recipe, runtime, data, seed
     metrics.jsonl      one line an epoch, appended as it ends
+    checkpoints/       how far training has come, the last two
     summary.json       what came out, written once at the end
     model.safetensors  the weights and buffers of the raw network
     .lock              held by the process that writes here
 
 Nothing in it can execute: JSON and safetensors only. Every file but the metrics is written atomically,
-and a line of the metrics is appended in one write.
+and a line of the metrics is appended in one write, so that a copy made at any moment is a run folder too.
 """
 
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import save_file
 
+from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
-from cifarfast.files import replacing, write_json
+from cifarfast.files import write_json, write_text
 from cifarfast.metrics import SCHEMA, EpochRow
+from cifarfast.model import ResNet
+from cifarfast.records import decode, decode_versioned, plain
 from cifarfast.summary import Summary
+from cifarfast.tensorfile import read_tensors, write_tensors
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
+CHECKPOINTS_NAME = "checkpoints"
 SUMMARY_NAME = "summary.json"
 MODEL_NAME = "model.safetensors"
 _LOCK_NAME = ".lock"
+_MODEL_MAX_BYTES = 1 << 25
 
 
 class RunFolder:
     """A run folder that this process writes, as a context manager that holds its lock.
 
+    Args:
+        path: the folder.
+        resume: it must hold a run, which is to go on; otherwise it must not.
+
     Raises:
-        UserError: the folder already holds a run, is in use, or cannot be written.
+        UserError: it holds a run or does not, is in use, or cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
         self._made = not path.exists()
+        if resume and not (path / CONFIG_NAME).is_file():
+            raise UserError(f"{path} holds no run ({CONFIG_NAME} is missing): name the folder that training printed")
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path / _LOCK_NAME)
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{path} is in use by another run: choose another --out") from None
+            where = "wait for it, or stop it" if resume else "choose another --out"
+            raise UserError(f"{path} is in use by another run: {where}") from None
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}): choose another --out") from None
-        if (path / CONFIG_NAME).exists():
+        if not resume and (path / CONFIG_NAME).exists():
             self._lock.release()
-            raise UserError(f"{path} already holds a run: choose another --out, or move that one away")
+            raise UserError(
+                f"{path} already holds a run: choose another --out, move that one away, or go on with --resume {path}"
+            )
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -66,23 +81,121 @@ class RunFolder:
             self.path.rmdir()
         self._lock.release()
 
-    def write_config(self, config: dict[str, Any]) -> None:
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.path / CHECKPOINTS_NAME
+
+    def write_config(self, config: SavedConfig) -> None:
         """Write config.json; from here on the folder holds a run."""
-        write_json(self.path / CONFIG_NAME, {"schema": SCHEMA, **config})
+        write_json(self.path / CONFIG_NAME, plain(config))
 
     def append(self, row: EpochRow) -> None:
         """Append one epoch to metrics.jsonl and see it to the disk."""
         with (self.path / METRICS_NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
+            file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
+
+    def rewrite(self, rows: Sequence[EpochRow]) -> None:
+        """Make metrics.jsonl hold these epochs and no others, where it does not already."""
+        path, text = self.path / METRICS_NAME, "".join(map(_line, rows))
+        if (path.read_text(encoding="utf-8", errors="replace") if path.exists() else "") != text:
+            write_text(path, text)
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json."""
         write_json(self.path / SUMMARY_NAME, asdict(summary))
 
     def write_model(self, model: torch.nn.Module) -> None:
-        """Write model.safetensors: contiguous tensors under the raw module's names, on the CPU."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        with replacing(self.path / MODEL_NAME) as temporary:
-            save_file(tensors, temporary)
+        """Write model.safetensors: tensors under the raw module's names."""
+        write_tensors(self.path / MODEL_NAME, model.state_dict())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as it was found: every file read and checked."""
+
+    path: Path
+    """The folder."""
+    config: SavedConfig
+    """What was asked."""
+    rows: list[EpochRow]
+    """The epochs that are done."""
+    summary: Summary | None
+    """What came out; None while the run is unfinished."""
+
+
+def read_run(path: Path) -> Run:
+    """Read all of a run folder but its tensors, also while it is being written.
+
+    Raises:
+        UserError: it holds no run, or a file in it is damaged.
+    """
+    return Run(path=path, config=read_config(path), rows=read_rows(path), summary=read_summary(path))
+
+
+def read_config(path: Path) -> SavedConfig:
+    """Read config.json of a run folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    file = path / CONFIG_NAME
+    if (raw := _read(file)) is None:
+        raise UserError(f"{path} holds no run ({CONFIG_NAME} is missing): name the folder that training printed")
+    return decode_versioned(raw, SavedConfig, schema=SCHEMA, where=file, hint="name another run")
+
+
+def read_rows(path: Path) -> list[EpochRow]:
+    """Read metrics.jsonl of a run folder; a last line that is still being written is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    file = path / METRICS_NAME
+    lines = (_read(file) or b"").split(b"\n")[:-1]
+    return [decode(line, EpochRow, where=file, hint="name another run") for line in lines]
+
+
+def read_summary(path: Path) -> Summary | None:
+    """Read summary.json of a run folder; None while the run is unfinished.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = path / SUMMARY_NAME
+    if (raw := _read(file)) is None:
+        return None
+    return decode_versioned(raw, Summary, schema=SCHEMA, where=file, hint="name another run")
+
+
+def read_model(path: Path) -> ResNet:
+    """The trained network of a run folder, on the CPU, in eval mode.
+
+    Raises:
+        UserError: there is none yet, or it is damaged, or it is of another network.
+    """
+    file = path / MODEL_NAME
+    if not file.exists():
+        raise UserError(f"{path} has no {MODEL_NAME} yet: let the run end, or go on with --resume {path}")
+    tensors, _ = read_tensors(file, max_bytes=_MODEL_MAX_BYTES, hint="name another run")
+    model = ResNet().eval()
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{file} holds the weights of another network: name another run") from None
+    return model
+
+
+def _line(row: EpochRow) -> str:
+    return json.dumps(asdict(row), allow_nan=False) + "\n"
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): name another run") from None

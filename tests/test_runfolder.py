@@ -7,10 +7,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
 from cifarfast.metrics import EpochRow
 from cifarfast.model import ResNet
 from cifarfast.runfolder import RunFolder
+
+CONFIG = SavedConfig(
+    class_names=tuple("abcdefghij"),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    train_sha256="0" * 64,
+    test_sha256="1" * 64,
+)
 
 
 def row(epoch: int, accuracy: float = 0.5, epoch_seconds: float = 10.0) -> EpochRow:
@@ -49,7 +58,7 @@ def test_weights_have_the_raw_names_and_values(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as folder:
-        folder.write_config({"seed": 1})
+        folder.write_config(CONFIG)
     before = (tmp_path / "run" / "config.json").read_bytes()
     with pytest.raises(UserError, match="already holds a run"):
         RunFolder(tmp_path / "run")

@@ -12,6 +12,7 @@ import msgspec
 
 from cifarfast.errors import UserError
 from cifarfast.files import sha256_file, write_json
+from cifarfast.records import decode_versioned
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
@@ -21,6 +22,7 @@ CONVERT_HINT = "run python -m data_prep.to_ffcv"
 Kind = Literal["cifar10", "custom", "synthetic"]
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Counts = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=10, max_length=10)]
+ClassNames = Annotated[tuple[str, ...], msgspec.Meta(min_length=10, max_length=10)]
 UnitInterval = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -61,7 +63,7 @@ class Manifest:
     """Digest of the source; decides whether a conversion is up to date."""
     official: bool
     """Whether all six batches are byte for byte those of the official CIFAR-10."""
-    class_names: Annotated[tuple[str, ...], msgspec.Meta(min_length=10, max_length=10)]
+    class_names: ClassNames
     """Names of the labels 0 to 9."""
     mean: tuple[UnitInterval, UnitInterval, UnitInterval]
     """Mean of each channel of the training split, on the scale 0 to 1."""
@@ -93,23 +95,11 @@ def read_manifest(folder: Path) -> Manifest:
         UserError: there is none, it is not JSON, of a newer schema, or a field is missing or wrong.
     """
     path = folder / MANIFEST_NAME
-    again = f"{CONVERT_HINT} --out {folder} --force"
     try:
         raw = path.read_bytes()
-        schema = msgspec.json.decode(raw, type=_Versioned).schema
-        if schema > SCHEMA:
-            raise UserError(f"{path} has schema {schema}, newer than {SCHEMA}: update cifarfast, or {again}")
-        return msgspec.json.decode(raw, type=Manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} holds no {MANIFEST_NAME}: {CONVERT_HINT} --out {folder}") from None
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path} is damaged ({error}): {again}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise UserError(f"{path} is not JSON: {again}") from None
-
-
-class _Versioned(msgspec.Struct):
-    schema: int
+    return decode_versioned(raw, Manifest, schema=SCHEMA, where=path, hint=f"{CONVERT_HINT} --out {folder} --force")
 
 
 def check_folder(folder: Path, *, full: bool) -> Manifest:

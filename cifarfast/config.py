@@ -1,0 +1,59 @@
+"""What a run is asked to do: the flags that `train` and `find_lr` share, and config.json."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cifarfast.dataset.manifest import ClassNames, Manifest, Sha256, UnitInterval
+from cifarfast.metrics import SCHEMA
+from cifarfast.recipe import Recipe
+from cifarfast.runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Recipe, runtime, seed and data: with the same ones a run is the same."""
+
+    data: Path = Path("data/cifar10")
+    """Converted folder, made by python -m data_prep.to_ffcv."""
+    seed: int = 0
+    """Origin of the initialisation, the order, the augmentation and the dropout."""
+    train_images: int | None = None
+    """Train on so many images only, evenly spaced through the split."""
+    test_images: int | None = None
+    """Evaluate on so many images only, likewise."""
+    verify: bool = True
+    """Hold the data against its SHA-256 digests first; --no-verify looks at sizes only."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """What is learned."""
+    runtime: Runtime = field(default_factory=Runtime)
+    """How it is executed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedConfig(RunConfig):
+    """The whole of config.json: what was asked, and what one must know of the data to use the network without it."""
+
+    schema: int = SCHEMA
+    """Version of this layout."""
+    class_names: ClassNames
+    """Names of the labels 0 to 9."""
+    mean: tuple[UnitInterval, UnitInterval, UnitInterval]
+    """Mean of each channel of the training split, on the scale 0 to 1: what images are normalised with."""
+    std: tuple[UnitInterval, UnitInterval, UnitInterval]
+    """Standard deviation of each channel, likewise."""
+    train_sha256: Sha256
+    """Digest of train.beton."""
+    test_sha256: Sha256
+    """Digest of test.beton."""
+
+
+def saved_config(config: RunConfig, manifest: Manifest) -> SavedConfig:
+    """What a run with this data leaves as config.json."""
+    return SavedConfig(
+        **vars(config),
+        class_names=manifest.class_names,
+        mean=manifest.mean,
+        std=manifest.std,
+        train_sha256=manifest.train.sha256,
+        test_sha256=manifest.test.sha256,
+    )
