@@ -13,9 +13,26 @@ EXIT_NON_FINITE = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
+_LONGEST = 800
+
+
+def one_line(text: str) -> str:
+    """Text that is safe in a terminal, whatever names and values are in it: one line, of printable characters.
+
+    Control sequences, directional overrides and bytes that are not UTF-8 are escaped; what is very long loses its
+    middle.
+    """
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in " ".join(text.split())
+    )
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+
 
 class UserError(Exception):
     """Something the user can mend: says what was wrong, where, and what to do next, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class NonFiniteError(Exception):
