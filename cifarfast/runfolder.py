@@ -14,21 +14,24 @@ and a line of the metrics is appended in one write, so that a copy made at any m
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-import torch
 from filelock import FileLock, Timeout
 
 from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
 from cifarfast.files import write_json, write_text
 from cifarfast.metrics import SCHEMA, EpochRow
-from cifarfast.model import ResNet
-from cifarfast.records import decode, decode_versioned, plain
+from cifarfast.records import decode, decode_versioned, sealed
 from cifarfast.summary import Summary
-from cifarfast.tensorfile import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+    from cifarfast.model import ResNet
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
@@ -51,7 +54,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
-        self.path = path
+        self.path, self.resumes = path, resume
         self._made = not path.exists()
         if resume and not (path / CONFIG_NAME).is_file():
             raise UserError(f"{path} holds no run ({CONFIG_NAME} is missing): name the folder that training printed")
@@ -88,7 +91,7 @@ class RunFolder:
 
     def write_config(self, config: SavedConfig) -> None:
         """Write config.json; from here on the folder holds a run."""
-        write_json(self.path / CONFIG_NAME, plain(config))
+        write_json(self.path / CONFIG_NAME, sealed(config))
 
     def append(self, row: EpochRow) -> None:
         """Append one epoch to metrics.jsonl and see it to the disk."""
@@ -105,10 +108,12 @@ class RunFolder:
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json."""
-        write_json(self.path / SUMMARY_NAME, asdict(summary))
+        write_json(self.path / SUMMARY_NAME, sealed(summary))
 
-    def write_model(self, model: torch.nn.Module) -> None:
+    def write_model(self, model: "torch.nn.Module") -> None:
         """Write model.safetensors: tensors under the raw module's names."""
+        from cifarfast.tensorfile import write_tensors
+
         write_tensors(self.path / MODEL_NAME, model.state_dict())
 
 
@@ -130,9 +135,14 @@ def read_run(path: Path) -> Run:
     """Read all of a run folder but its tensors, also while it is being written.
 
     Raises:
-        UserError: it holds no run, or a file in it is damaged.
+        UserError: it holds no run, or a file in it is damaged, or lines of its metrics are missing.
     """
-    return Run(path=path, config=read_config(path), rows=read_rows(path), summary=read_summary(path))
+    config, summary, rows = read_config(path), read_summary(path), read_rows(path)  # rows last: a run may be ending
+    if summary is not None and len(rows) < summary.epochs:
+        raise UserError(
+            f"{path / METRICS_NAME} has lost epochs ({len(rows)} of {summary.epochs} are left): name another run"
+        )
+    return Run(path=path, config=config, rows=rows, summary=summary)
 
 
 def read_config(path: Path) -> SavedConfig:
@@ -151,11 +161,14 @@ def read_rows(path: Path) -> list[EpochRow]:
     """Read metrics.jsonl of a run folder; a last line that is still being written is left out.
 
     Raises:
-        UserError: a line is damaged.
+        UserError: a line is damaged or missing.
     """
     file = path / METRICS_NAME
     lines = (_read(file) or b"").split(b"\n")[:-1]
-    return [decode(line, EpochRow, where=file, hint="name another run") for line in lines]
+    rows = [decode(line, EpochRow, where=file, hint="name another run") for line in lines]
+    if [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
+        raise UserError(f"{file} is damaged (its epochs are not 1, 2, 3 and so on): name another run")
+    return rows
 
 
 def read_summary(path: Path) -> Summary | None:
@@ -170,12 +183,15 @@ def read_summary(path: Path) -> Summary | None:
     return decode_versioned(raw, Summary, schema=SCHEMA, where=file, hint="name another run")
 
 
-def read_model(path: Path) -> ResNet:
+def read_model(path: Path) -> "ResNet":
     """The trained network of a run folder, on the CPU, in eval mode.
 
     Raises:
         UserError: there is none yet, or it is damaged, or it is of another network.
     """
+    from cifarfast.model import ResNet
+    from cifarfast.tensorfile import read_tensors
+
     file = path / MODEL_NAME
     if not file.exists():
         raise UserError(f"{path} has no {MODEL_NAME} yet: let the run end, or go on with --resume {path}")
@@ -189,7 +205,7 @@ def read_model(path: Path) -> ResNet:
 
 
 def _line(row: EpochRow) -> str:
-    return json.dumps(asdict(row), allow_nan=False) + "\n"
+    return json.dumps(sealed(row), allow_nan=False) + "\n"
 
 
 def _read(path: Path) -> bytes | None:

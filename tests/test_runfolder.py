@@ -11,7 +11,8 @@ from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
 from cifarfast.metrics import EpochRow
 from cifarfast.model import ResNet
-from cifarfast.runfolder import RunFolder
+from cifarfast.records import sealed
+from cifarfast.runfolder import RunFolder, read_rows, read_run
 
 CONFIG = SavedConfig(
     class_names=tuple("abcdefghij"),
@@ -44,7 +45,37 @@ def test_rows_are_appended_as_json_lines(tmp_path: Path) -> None:
         folder.append(row(1))
         folder.append(row(2))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [EpochRow(**json.loads(line)) for line in lines] == [row(1), row(2)]
+    assert [json.loads(line) for line in lines] == [sealed(row(1)), sealed(row(2))]
+    assert read_rows(tmp_path / "run") == [row(1), row(2)]
+
+
+def test_a_line_that_is_still_being_written_is_left_out_and_a_missing_one_noticed(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        for epoch in (1, 2, 3):
+            folder.append(row(epoch))
+    path = tmp_path / "run" / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert read_rows(tmp_path / "run") == [row(1), row(2)]
+    first, _, last = whole.splitlines(keepends=True)
+    for damaged in (first + last, first + first, last + first):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="its epochs are not 1, 2, 3 and so on"):
+            read_rows(tmp_path / "run")
+
+
+def test_a_finished_run_that_has_lost_epochs_is_noticed(tmp_path: Path) -> None:
+    from tests.test_summary import summary  # which imports this module
+
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_config(CONFIG)
+        folder.write_summary(summary([row(1), row(2)]))
+        folder.append(row(1))
+        with pytest.raises(UserError, match=r"metrics.jsonl has lost epochs \(1 of 2 are left\)"):
+            read_run(tmp_path / "run")
+        for epoch in (2, 3):  # which a longer run adds
+            folder.append(row(epoch))
+            assert read_run(tmp_path / "run").summary == summary([row(1), row(2)])
 
 
 def test_weights_have_the_raw_names_and_values(tmp_path: Path) -> None:

@@ -1,7 +1,21 @@
 import pytest
 
+from cifarfast.fingerprint import Fingerprint
+from cifarfast.metrics import EpochRow
 from cifarfast.recipe import Recipe
-from cifarfast.summary import Data, Reached, reached, spread, target_met
+from cifarfast.runtime import Runtime
+from cifarfast.summary import (
+    Compile,
+    Data,
+    Effective,
+    Reached,
+    RuntimeRecord,
+    Summary,
+    of_rows,
+    reached,
+    spread,
+    target_met,
+)
 from tests.test_runfolder import row
 
 
@@ -16,6 +30,50 @@ def used(*, official: bool = True, train_images: int = 50_000) -> Data:
         train_sha256="0" * 64,
         test_sha256="0" * 64,
         verified=True,
+    )
+
+
+EFFECTIVE = Effective(
+    device="cpu",
+    compile=False,
+    precision="fp32",
+    channels_last=True,
+    loader="resident",
+    workers=1,
+    threads=2,
+    tf32=False,
+    cudnn_benchmark=False,
+    deterministic=True,
+)
+
+
+def summary(rows: list[EpochRow]) -> Summary:
+    recipe = Recipe(epochs=len(rows))
+    return Summary(
+        recipe=recipe,
+        seed=0,
+        runtime=RuntimeRecord(asked=Runtime(), effective=EFFECTIVE),
+        fingerprint=Fingerprint(
+            cpu="a cpu",
+            cpu_isa="AVX2",
+            cores_allowed=2,
+            memory_bytes=2**34,
+            gpu=None,
+            cuda=None,
+            system="Linux x86_64",
+            python="3.11.2",
+            packages={"torch": "2.14.1", "ffcv": None},
+            git_commit="0" * 40,
+            git_dirty=False,
+        ),
+        data=used(),
+        started="2026-01-02T03:04:05+00:00",
+        total_seconds=40.5,
+        model_parameters=6_573_130,
+        flops_per_image={"forward": 10**9, "train": 3 * 10**9},
+        skipped_steps=0,
+        compile_seconds=Compile(seconds=1.5, cache=None),
+        **of_rows(recipe, used(), rows),
     )
 
 

@@ -4,7 +4,7 @@ FFCV serves damaged pixels without a word, so nothing is trained on before the f
 against this manifest.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ import msgspec
 
 from cifarfast.errors import UserError
 from cifarfast.files import sha256_file, write_json
-from cifarfast.records import decode_versioned
+from cifarfast.records import decode_versioned, sealed
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
@@ -85,7 +85,7 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Atomically write `manifest.json` into `folder`."""
-    write_json(folder / MANIFEST_NAME, asdict(manifest))
+    write_json(folder / MANIFEST_NAME, sealed(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:

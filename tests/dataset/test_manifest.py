@@ -16,40 +16,45 @@ from cifarfast.dataset.manifest import (
     write_manifest,
 )
 from cifarfast.errors import UserError
+from cifarfast.records import sealed
 
 CONTENT = {"train": b"train pixels", "test": b"test"}
 
 
-def split(name: str) -> Split:
+def split(name: str, content: bytes) -> Split:
     return Split(
         file=f"{name}.beton",
         images=12,
         images_per_class=(3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
-        bytes=len(CONTENT[name]),
-        sha256=hashlib.sha256(CONTENT[name]).hexdigest(),
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
     )
 
 
-MANIFEST = Manifest(
-    kind="cifar10",
-    source="cifar-10-binary.tar.gz",
-    source_digest="c4a3",
-    official=True,
-    class_names=tuple("abcdefghij"),
-    mean=(0.4914, 0.4822, 0.4465),
-    std=(0.247, 0.2435, 0.2616),
-    train=split("train"),
-    test=split("test"),
-    writer="ffcv",
-    versions={"python": "3.11"},
-)
+def write_folder(folder: Path, content: dict[str, bytes]) -> Manifest:
+    """Write files with this content, and a manifest that vouches for them and says little true of them beside."""
+    manifest = Manifest(
+        kind="cifar10",
+        source="cifar-10-binary.tar.gz",
+        source_digest="c4a3",
+        official=True,
+        class_names=tuple("abcdefghij"),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.247, 0.2435, 0.2616),
+        train=split("train", content["train"]),
+        test=split("test", content["test"]),
+        writer="ffcv",
+        versions={"python": "3.11"},
+    )
+    write_manifest(folder, manifest)
+    for name in content:
+        (folder / f"{name}.beton").write_bytes(content[name])
+    return manifest
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_manifest(tmp_path, MANIFEST)
-    for name, content in CONTENT.items():
-        (tmp_path / f"{name}.beton").write_bytes(content)
+    write_folder(tmp_path, CONTENT)
     return tmp_path
 
 
@@ -60,7 +65,7 @@ def change(folder: Path, *keys: str, value: Any) -> None:
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
-    path.write_text(json.dumps(whole))
+    path.write_text(json.dumps(sealed(whole)))
 
 
 def refusal(folder: Path, *, full: bool = True) -> str:
@@ -73,10 +78,11 @@ def refusal(folder: Path, *, full: bool = True) -> str:
     return message
 
 
-def test_what_was_written_is_read(folder: Path) -> None:
-    assert read_manifest(folder) == MANIFEST
-    assert check_folder(folder, full=True) == check_folder(folder, full=False) == MANIFEST
-    assert MANIFEST.split("test") is MANIFEST.test
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    manifest = write_folder(tmp_path, CONTENT)
+    assert read_manifest(tmp_path) == manifest
+    assert check_folder(tmp_path, full=True) == check_folder(tmp_path, full=False) == manifest
+    assert manifest.split("test") is manifest.test
 
 
 def test_the_file_is_plain_json(folder: Path) -> None:
@@ -152,6 +158,13 @@ def test_a_wrong_value_is_told(keys: list[str], value: Any, told: str, folder: P
     message = refusal(folder)
     assert "is damaged" in message
     assert told in message
+
+
+@pytest.mark.parametrize("field", [{"mean": [0.5, 0.5, 0.5]}, {"official": False}, {"crc32": None}])
+def test_a_plausible_value_that_nobody_wrote_is_told(field: dict[str, Any], folder: Path) -> None:
+    path = folder / MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | field))
+    assert "`crc32` is not the checksum" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
