@@ -22,9 +22,12 @@ CONVERT_HINT = "run python -m data_prep.to_ffcv"
 Kind = Literal["cifar10", "custom", "synthetic"]
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Counts = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=10, max_length=10)]
-ClassNames = Annotated[tuple[str, ...], msgspec.Meta(min_length=10, max_length=10)]
+CLASS_NAME = r"\A[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]{1,100}\Z"
+"""No control characters, nothing that changes the direction of what follows, nothing that is not UTF-8."""
+ClassName = Annotated[str, msgspec.Meta(pattern=CLASS_NAME)]
+ClassNames = Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=10, max_length=10)]
 UnitInterval = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ would be worse than asking for it to be moved away.
 """
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ import numpy as np
 from PIL import Image
 
 from cifarfast.dataset.beton import CLASSES, IMAGE_SHAPE, Beton
-from cifarfast.dataset.manifest import SPLITS
+from cifarfast.dataset.manifest import CLASS_NAME, SPLITS
 from cifarfast.errors import UserError
 from data_prep.progress import stage
 from data_prep.sources.base import CIFAR10_CLASSES, Dataset
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_IMAGE_BYTES = 1 << 20
+"""Of one file; the pixels take 3,072."""
+_FORMATS = ("PNG", "JPEG")
 _SIZE = (IMAGE_SHAPE[1], IMAGE_SHAPE[0])
 
 
@@ -74,6 +78,8 @@ def _class_folders(split: Path) -> list[Path]:
     for path in folders:
         if not path.is_dir():
             raise UserError(f"{path} is not a class folder: move it out of {split}")
+        if not re.search(CLASS_NAME, path.name):
+            raise UserError(f"{path} is no name for a class (printable text of at most 100 characters): rename it")
     if len(folders) != CLASSES:
         raise UserError(f"{split} has {len(folders)} class folders, not {CLASSES}: the network tells ten classes apart")
     return folders
@@ -104,12 +110,17 @@ def _decode_all(paths: Sequence[Path], advance: Callable[[int], None]) -> np.nda
 
 
 def _decode(path: Path) -> np.ndarray:
+    if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
+        raise UserError(f"{path} has {size} bytes, too many for 32x32 pixels: convert or remove it")
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             # Known from the header, before a pixel is decoded.
-            if image.size == _SIZE and image.mode == "RGB":
-                return np.asarray(image)
             found = f"{image.width}x{image.height} {image.mode}"
+            fits = image.size == _SIZE and image.mode == "RGB"
+            image.verify()  # the checksums of a PNG, which decoding passes over
+        if fits:
+            with Image.open(path, formats=_FORMATS) as image:
+                return np.asarray(image)
     except Exception as error:  # noqa: BLE001 (Pillow raises many kinds for damaged files)
         raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from None
     raise UserError(f"{path} is {found}, not {_SIZE[0]}x{_SIZE[1]} RGB: convert or remove it")

@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def change(folder: Path, *keys: str, value: Any) -> None:
+def change(folder: Path, *keys: str | int, value: Any) -> None:
     """Set a field of the manifest, at the end of a path of keys, to a wrong value."""
     path = folder / MANIFEST_NAME
     whole = inner = json.loads(path.read_text())
@@ -134,6 +134,11 @@ def test_a_missing_field_is_named(name: str, folder: Path) -> None:
         (["kind"], "imagenet", "imagenet"),
         (["official"], 1, "$.official"),
         (["class_names"], ["a"] * 9, "$.class_names"),
+        (["class_names", 3], "", "$.class_names[3]"),
+        (["class_names", 3], "x" * 101, "$.class_names[3]"),
+        (["class_names", 3], "cat\n", "$.class_names[3]"),
+        (["class_names", 3], "\x1b[2Jcat", "$.class_names[3]"),
+        (["class_names", 3], "\u202etac", "$.class_names[3]"),
         (["mean"], [0.5, 0.5], "$.mean"),
         (["mean"], [0.5, 0.5, 1.5], "$.mean"),
         (["std"], [0.2, 0.2, -0.1], "$.std"),
@@ -145,6 +150,7 @@ def test_a_missing_field_is_named(name: str, folder: Path) -> None:
         (["train", "images_per_class"], [13, -1] + [0] * 8, "$.train.images_per_class"),
         (["test", "bytes"], 0, "$.test.bytes"),
         (["test", "sha256"], "ABC", "$.test.sha256"),
+        (["test", "sha256"], "0" * 64 + "\n", "$.test.sha256"),
         (["test", "file"], "../test.beton", "not a plain file name"),
         (["test", "file"], "/etc/passwd", "not a plain file name"),
         (["test", "file"], "sub/test.beton", "not a plain file name"),
@@ -153,7 +159,7 @@ def test_a_missing_field_is_named(name: str, folder: Path) -> None:
         (["test", "file"], "", "not a plain file name"),
     ],
 )
-def test_a_wrong_value_is_told(keys: list[str], value: Any, told: str, folder: Path) -> None:
+def test_a_wrong_value_is_told(keys: list[str | int], value: Any, told: str, folder: Path) -> None:
     change(folder, *keys, value=value)
     message = refusal(folder)
     assert "is damaged" in message
