@@ -10,9 +10,16 @@ from hypothesis import settings
 from data_prep.convert import convert
 from data_prep.sources.synthetic import Synthetic
 
+CORRUPTIONS = 2500
+"""Damaged files that are read in an ordinary run; `make fuzz` reads more."""
+
 # Examples are drawn the same way each time, and a slow machine is not a failure.
 settings.register_profile("cifarfast", deadline=None, derandomize=True)
 settings.load_profile("cifarfast")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--corruptions", type=int, default=CORRUPTIONS, metavar="N", help="files that tests/fuzz damages")
 
 
 @pytest.fixture(autouse=True)

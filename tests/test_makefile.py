@@ -117,6 +117,14 @@ def test_install_does_nothing_when_nothing_changed(folder: Path) -> None:
     assert (code, calls) == (0, [])
 
 
+def test_fuzz_reads_as_many_damaged_files_as_it_is_told(folder: Path) -> None:
+    for arguments, corruptions in (((), 50000), (("CORRUPTIONS=7",), 7)):
+        code, _, calls = _make(folder, "fuzz", *arguments)
+        assert code == 0
+        assert f"-m pytest tests/fuzz --corruptions {corruptions} " in calls[-1] + " "
+    assert re.search("^make fuzz +Read CORRUPTIONS=50000 damaged files", _make(folder, "help")[1], re.MULTILINE)
+
+
 def _tools(folder: Path, **scripts: str) -> str:
     """A PATH with nothing on it but a shell, make, and `scripts`, each of which notes how it is called."""
     tools = folder.parent / "tools"
