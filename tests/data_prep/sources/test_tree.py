@@ -184,7 +184,12 @@ def test_what_is_no_plain_file_is_never_opened(what: str, tree: Path, monkeypatc
             monkeypatch.chdir(path.parent)  # such a path may have about 100 characters
             server.bind(path.name)
     else:
-        targets = {"device": "/dev/zero", "dangling link": "nowhere", "link to itself": path, "link to a folder": tree}
+        targets: dict[str, str | Path] = {
+            "device": "/dev/zero",
+            "dangling link": "nowhere",
+            "link to itself": path,
+            "link to a folder": tree,
+        }
         path.symlink_to(targets[what])
     for use in (Tree("tree", tree).load, Tree("tree", tree).digest):
         with pytest.raises(UserError, match=r"9.png is not a .png"):
