@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cifarfast.lr_plot import draw, save_plot
 from cifarfast.range_test import LrRange, Sweep, measure
+from cifarfast.reporting.style import styled
 
 
 def result_of(*losses: float, mode: str = "exponential") -> LrRange:
@@ -15,8 +15,8 @@ def result_of(*losses: float, mode: str = "exponential") -> LrRange:
 
 def test_the_curve_and_its_suggestions() -> None:
     result = result_of(2.0, 2.0, 1.9, 1.5, 0.9, 0.7, 0.7, 0.9, 9.0, 1.0)
-    axes = Figure().subplots()
-    draw(axes, result)
+    with styled():
+        axes = draw(result, title="reference").axes
     loss, smoothed, *suggested = axes.get_lines()
     assert result.stopped == "diverged"
     assert loss.get_xydata().tolist() == [[p.lr, p.loss] for p in result.points]  # type: ignore[union-attr]
@@ -33,8 +33,8 @@ def test_the_curve_and_its_suggestions() -> None:
 
 
 def test_nothing_to_draw_is_no_failure(tmp_path: Path) -> None:
-    axes = Figure().subplots()
-    draw(axes, result_of(float("nan"), 1.0, mode="linear"))
+    with styled():
+        axes = draw(result_of(float("nan"), 1.0, mode="linear"), title="nothing").axes
     assert axes.get_lines() == []
     assert axes.get_xscale() == "linear"
     save_plot(tmp_path / "nothing.png", result_of(float("nan"), 1.0), title="nothing")
@@ -45,4 +45,4 @@ def test_the_picture(tmp_path: Path) -> None:
     save_plot(tmp_path / "range.png", result_of(2.0, 1.9, 1.5, 0.9, 0.7, 0.7, 0.9), title="reference on cifar10")
     assert [path.name for path in tmp_path.iterdir()] == ["range.png"]
     with Image.open(tmp_path / "range.png") as picture:
-        assert (picture.format, picture.size) == ("PNG", (1200, 750))
+        assert (picture.format, picture.size) == ("PNG", (1200, 900))

@@ -9,8 +9,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "torchvision", "ffcv", "numba", "matplotlib", "scipy"}
-DOORS = ["cifarfast.find_lr", "cifarfast.train", "data_prep.to_ffcv"]
+HEAVY = {"torch", "torchvision", "ffcv", "numba", "matplotlib", "scipy", "jinja2"}
+DOORS = ["cifarfast.find_lr", "cifarfast.report", "cifarfast.train", "data_prep.to_ffcv"]
 
 # Runs a module as a command and reports what it imported.
 PROBE = """
