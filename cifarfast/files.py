@@ -1,8 +1,10 @@
 """Writing files so that a reader sees the old one or the new one, never half of either."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,9 +32,17 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         flush(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, name):
+            error.filename = str(path)  # what the user knows
         raise
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a `replacing` that was killed has left in a folder into which nobody else is writing."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:
@@ -56,6 +66,27 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Atomically write `value` as indented, strict JSON (NaN and infinity are refused)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_plain(path: Path, max_bytes: int) -> bytes:
+    """The content of a file that somebody else may have put there.
+
+    Raises:
+        OSError: there is none, it cannot be read, it has more than `max_bytes`, or it is a pipe or a device, from
+            which a reader might wait or read for ever.
+    """
+    check_plain(path)
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+    return content
+
+
+def check_plain(path: Path) -> None:
+    """Raise OSError unless `path` is a file, or a link to one."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
 
 
 def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:

@@ -13,7 +13,7 @@ and a line of the metrics is appended in one write, so that a copy made at any m
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
-from cifarfast.files import write_json, write_text
+from cifarfast.files import read_plain, write_json, write_text
 from cifarfast.metrics import SCHEMA, EpochRow
 from cifarfast.records import decode, decode_versioned, sealed
 from cifarfast.summary import Summary
@@ -40,6 +40,7 @@ SUMMARY_NAME = "summary.json"
 MODEL_NAME = "model.safetensors"
 _LOCK_NAME = ".lock"
 _MODEL_MAX_BYTES = 1 << 25
+_TEXT_MAX_BYTES = 1 << 24
 
 
 class RunFolder:
@@ -197,11 +198,14 @@ def read_model(path: Path) -> "ResNet":
         raise UserError(f"{path} has no {MODEL_NAME} yet: let the run end, or go on with --resume {path}")
     tensors, _ = read_tensors(file, max_bytes=_MODEL_MAX_BYTES, hint="name another run")
     model = ResNet().eval()
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise UserError(f"{file} holds the weights of another network: name another run") from None
+    if _layout(tensors) != _layout(model.state_dict()):
+        raise UserError(f"{file} holds the weights of another network: name another run")
+    model.load_state_dict(tensors)
     return model
+
+
+def _layout(tensors: Mapping[str, "torch.Tensor"]) -> dict[str, tuple["torch.dtype", "torch.Size"]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
 
 
 def _line(row: EpochRow) -> str:
@@ -210,7 +214,7 @@ def _line(row: EpochRow) -> str:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_plain(path, _TEXT_MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from cifarfast.errors import UserError
-from cifarfast.files import replacing
+from cifarfast.files import read_plain, replacing
 
 _DIGEST = "sha256"
 
@@ -19,15 +19,15 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mappin
     """Atomically write tensors, contiguous and from the CPU, and strings, the `facts`, with a digest of both.
 
     Raises:
-        OSError: the folder is not writable, the disk is full.
+        UserError, OSError: the folder is not writable, the disk is full.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     facts = dict(facts or {})
     with replacing(path) as temporary:
         try:
             save_file(plain, temporary, metadata={**facts, _DIGEST: _digest(plain, facts)})
-        except SafetensorError as error:  # it wraps the operating system's errors in text
-            raise OSError(None, f"cannot be written ({error})", str(path)) from None
+        except SafetensorError as error:  # the operating system's error, as text
+            raise UserError(f"{path} cannot be written ({error}): make room, or choose another folder") from None
 
 
 def read_tensors(path: Path, *, max_bytes: int, hint: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -42,18 +42,15 @@ def read_tensors(path: Path, *, max_bytes: int, hint: str) -> tuple[dict[str, to
         UserError: there is none, it is too large, it is not such a file, or it was changed since it was written.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(max_bytes + 1)
+        raw = read_plain(path, max_bytes)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): {hint}") from None
-    if len(raw) > max_bytes:
-        raise UserError(f"{path} has more than {max_bytes:,} bytes, which is too many: {hint}")
     try:
         tensors = load(raw)
         header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    except (SafetensorError, ValueError, KeyError, RecursionError, RuntimeError) as error:
+        facts = dict(header.get("__metadata__") or {})
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError, RuntimeError) as error:
         raise UserError(f"{path} is damaged ({error}): {hint}") from None
-    facts = dict(header.get("__metadata__", {}))
     if facts.pop(_DIGEST, None) != _digest(tensors, facts):
         raise UserError(f"{path} is damaged (its SHA-256 is not that of its contents): {hint}")
     return tensors, facts

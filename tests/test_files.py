@@ -1,10 +1,11 @@
 import hashlib
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from cifarfast.files import replacing, sha256_file, write_json
+from cifarfast.files import read_plain, replacing, sha256_file, write_json
 
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -51,3 +52,22 @@ def test_digest(tmp_path: Path) -> None:
     told: list[int] = []
     assert sha256_file(tmp_path / "file", told.append) == hashlib.sha256(content).hexdigest()
     assert sum(told) == len(content)
+
+
+@pytest.mark.timeout(20)
+def test_only_plain_files_of_a_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"1234")
+    (tmp_path / "link").symlink_to(path)
+    assert read_plain(path, 4) == read_plain(tmp_path / "link", 4) == b"1234"
+    with pytest.raises(OSError, match="more than 3 bytes"):
+        read_plain(path, 3)
+    (tmp_path / "device").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path, tmp_path / "device", tmp_path / "pipe"):
+        with pytest.raises(OSError, match="not a plain file"):
+            read_plain(other, 4)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for missing in (tmp_path / "nothing", tmp_path / "loop"):
+        with pytest.raises(OSError, match=r"No such file|symbolic links"):
+            read_plain(missing, 4)

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from cifarfast.errors import UserError
 from cifarfast.metrics import EpochRow
 from cifarfast.model import ResNet
 from cifarfast.records import sealed
-from cifarfast.runfolder import RunFolder, read_rows, read_run
+from cifarfast.runfolder import RunFolder, read_model, read_rows, read_run
+from cifarfast.tensorfile import write_tensors
 
 CONFIG = SavedConfig(
     class_names=tuple("abcdefghij"),
@@ -118,3 +121,29 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_plain_file_is_not_read(make: Callable[[Path], object], name: str, tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_config(CONFIG)
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    make(tmp_path / "run" / name)
+    with pytest.raises(UserError, match=f"{name} cannot be read .it is not a plain file.: name another run"):
+        read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.double, torch.Tensor.flatten, lambda tensor: None])
+def test_the_weights_of_another_network_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor | None], tmp_path: Path
+) -> None:
+    tensors = ResNet().state_dict()
+    name = next(iter(tensors))
+    if (changed := change(tensors.pop(name))) is not None:
+        tensors[name] = changed
+    (tmp_path / "run").mkdir()
+    write_tensors(tmp_path / "run" / "model.safetensors", tensors)
+    with pytest.raises(UserError, match="holds the weights of another network"):
+        read_model(tmp_path / "run")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarfast.errors import UserError
+from cifarfast.files import check_plain
 
 VERSION = 2
 RGB_IMAGE_FIELD = 2
@@ -81,6 +82,7 @@ def read_raw(path: Path) -> Raw:
             32x32 RGB images.
     """
     try:
+        check_plain(path)
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

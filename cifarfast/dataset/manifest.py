@@ -11,12 +11,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from cifarfast.errors import UserError
-from cifarfast.files import sha256_file, write_json
+from cifarfast.files import read_plain, sha256_file, write_json
 from cifarfast.records import decode_versioned, sealed
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "test")
+_MAX_BYTES = 1 << 20
 CONVERT_HINT = "run python -m data_prep.to_ffcv"
 
 Kind = Literal["cifar10", "custom", "synthetic"]
@@ -99,9 +100,11 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        raw = path.read_bytes()
+        raw = read_plain(path, _MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} holds no {MANIFEST_NAME}: {CONVERT_HINT} --out {folder}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {CONVERT_HINT} --out {folder} --force") from None
     return decode_versioned(raw, Manifest, schema=SCHEMA, where=path, hint=f"{CONVERT_HINT} --out {folder} --force")
 
 

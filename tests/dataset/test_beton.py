@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,8 @@ def test_a_missing_file_is_refused(path: Path) -> None:
     assert "No such file" in refusal(path)
 
 
-def test_a_folder_is_refused(path: Path) -> None:
-    path.mkdir()
-    assert "Is a directory" in refusal(path)
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_plain_file_is_refused(make: Callable[[Path], object], path: Path) -> None:
+    make(path)
+    assert "not a plain file" in refusal(path)

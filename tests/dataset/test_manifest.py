@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,14 @@ def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "holds no manifest.json" in refusal(tmp_path / "file")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_manifest_that_is_no_plain_file(make: Callable[[Path], object], folder: Path) -> None:
+    (folder / MANIFEST_NAME).unlink()
+    make(folder / MANIFEST_NAME)
+    assert "not a plain file" in refusal(folder)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"\x80", b'{"a":' * 100_000, b'{"schema": NaN}'])
