@@ -24,6 +24,7 @@ from cifarfast.errors import (
     NonFiniteError,
     Stopped,
     UserError,
+    one_line,
 )
 from cifarfast.recipe import RECIPES, Recipe
 
@@ -54,17 +55,25 @@ def parse(
 
 def named_recipe(argv: Sequence[str] | None = None) -> Recipe:
     """The recipe that `--recipe` names; looked up before parsing, because its values are the defaults of its flags."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--recipe", nargs="?", default="reference")
-    name = finder.parse_known_args(argv)[0].recipe
+    name = named(argv, "--recipe") or "reference"
     if name not in RECIPES:
         fail(f"--recipe {name} is unknown: choose one of {', '.join(RECIPES)}", EXIT_USER_ERROR)
     return RECIPES[name]
 
 
+def named(argv: Sequence[str] | None, flag: str) -> str | None:
+    """The value of a flag on which the defaults of others depend, found before parsing; None if it is not given."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument(flag, nargs="?", dest="value")
+    value: str | None = finder.parse_known_args(argv)[0].value
+    return value
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a command and leave with the exit code that its outcome asks for."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be UTF-8
     try:
         main()
     except UserError as error:
@@ -85,12 +94,12 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 def note(message: str) -> None:
     """One line for the person at the terminal, on stderr, so that stdout stays for results."""
-    print(message, file=sys.stderr, flush=True)
+    print(one_line(message), file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int) -> NoReturn:
     """Print one line on stderr and leave."""
-    note("error: " + " ".join(message.split()))
+    note("error: " + message)
     sys.exit(code)
 
 

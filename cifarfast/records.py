@@ -53,8 +53,12 @@ def decode_versioned(raw: bytes, kind: type[T], *, schema: int, where: Path, hin
 
 
 def sealed(value: Any) -> dict[str, Any]:
-    """A record as what JSON knows (dataclasses as dictionaries, paths as strings), and its checksum."""
-    record = msgspec.to_builtins(value, enc_hook=str)
+    """A record as what JSON knows (dataclasses as dictionaries, paths as strings), and its checksum.
+
+    Raises:
+        UserError: a path is not UTF-8.
+    """
+    record = msgspec.to_builtins(value, enc_hook=_string)
     record.pop(_CHECKSUM, None)
     return {**record, _CHECKSUM: _checksum(record)}
 
@@ -78,6 +82,13 @@ def _checked(record: Any, kind: type[T]) -> T:
 
 def _checksum(record: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _string(path: Path) -> str:
+    try:
+        return str(path).encode().decode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path} cannot be recorded, because it is not UTF-8: rename it") from None
 
 
 def _path(kind: type[Any], value: Any) -> Any:

@@ -20,7 +20,7 @@ from cifarfast.dataset.manifest import (
     check_folder,
     write_manifest,
 )
-from cifarfast.errors import UserError
+from cifarfast.errors import UserError, one_line
 from cifarfast.files import flush, replacing, sha256_file
 from data_prep.sources import Dataset, Source
 from data_prep.writers import Write, open_writer
@@ -70,7 +70,7 @@ def _write_folder(source: Source, digest: str, out: Path, write: Write) -> Manif
         writer = write({train: dataset.train, test: dataset.test})
         manifest = Manifest(
             kind=dataset.kind,
-            source=source.name,
+            source=one_line(source.name),
             source_digest=digest,
             official=dataset.official,
             class_names=dataset.class_names,

@@ -89,6 +89,20 @@ def test_how_a_command_ends(error: BaseException, code: int, words: str, capsys:
 
 
 @pytest.mark.usefixtures("restored_sigterm")
+def test_names_that_are_no_text_are_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        print("data\udcff")
+        door.note("\x1b[2Jdata\udcff\n")
+        raise FileNotFoundError(2, "No such file or directory", "two\nlines\udcff")
+
+    with pytest.raises(SystemExit):
+        door.run(main)
+    printed = capsys.readouterr()
+    assert printed.out == "data\\udcff\n"
+    assert printed.err == "\\x1b[2Jdata\\udcff\nerror: two lines\\udcff: No such file or directory\n"
+
+
+@pytest.mark.usefixtures("restored_sigterm")
 def test_a_defect_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         door.run(raising(ZeroDivisionError()))

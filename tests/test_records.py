@@ -59,3 +59,8 @@ def test_a_wrong_field_is_named_before_the_checksum() -> None:
     assert "`$.value`" in refusal(json.dumps(sealed(PAIR) | {"value": "text"}).encode())
     assert "Expected a path, got `list` - at `$.path`" in refusal(json.dumps(sealed(PAIR) | {"path": ["a"]}).encode())
     assert "Expected `object`" in refusal(b"[]")
+
+
+def test_a_path_that_json_cannot_hold_is_refused_before_it_is_written() -> None:
+    with pytest.raises(UserError, match="is not UTF-8: rename it"):
+        sealed(replace(PAIR, path=Path("a/\udcff")))

@@ -5,6 +5,7 @@ would be worse than asking for it to be moved away.
 """
 
 import hashlib
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -45,7 +46,8 @@ class Tree:
         for split in SPLITS:
             for path in (path for folder in _class_folders(self.root / split) for path in _images(folder)):
                 status = path.stat()
-                digest.update(f"{path.relative_to(self.root)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+                digest.update(os.fsencode(path.relative_to(self.root)))  # which need not be UTF-8
+                digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         return digest.hexdigest()
 
     def load(self) -> Dataset:

@@ -88,6 +88,16 @@ def test_bad_sources_end_in_one_line_and_spoil_nothing(to_ffcv: Command, tmp_pat
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_paths_that_are_no_text(to_ffcv: Command, tmp_path: Path) -> None:
+    write_images(tmp_path / "tree\udcff")
+    for result in (to_ffcv("--source", "tree\udcff", "--out", "out\udcff") for _ in range(2)):
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith("out\\udcff")
+    assert "up to date" in result.stdout
+    assert check_folder(tmp_path / "out\udcff", full=True).source == "tree\\udcff"
+    refused(to_ffcv("--verify", "--out", "\x1b[2Jout\udcff"), "\\x1b[2Jout\\udcff holds no manifest.json")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

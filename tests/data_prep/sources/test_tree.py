@@ -227,6 +227,7 @@ def test_strange_names_of_files_are_escaped(name: bytes, tree: Path) -> None:
     folder = os.fsencode(tree / "train" / "cat")
     Path(os.fsdecode(folder + b"/" + name + b".png")).write_bytes(png())
     assert len(Tree("tree", tree).load().train.images) == 21
+    assert Tree("tree", tree).digest() == Tree("tree", tree).digest()
     Path(os.fsdecode(folder + b"/" + name + b".png")).write_bytes(b"no image")
     with pytest.raises(UserError, match="cannot be read") as refused:
         Tree("tree", tree).load()
