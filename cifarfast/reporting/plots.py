@@ -198,7 +198,7 @@ def _curves(
 
 
 def _steps(axes: Axes, one_cycle: OneCycle) -> None:
-    axes.set_xlim(0, max(one_cycle.steps - 1, 1))
+    axes.margins(x=0)
     axes.set_xlabel(f"step, {one_cycle.steps_per_epoch:,} an epoch")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 

@@ -126,8 +126,11 @@ def styled() -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """The text with what cannot be seen, or would turn the reading direction, made visible as U+FFFD."""
-    return "".join("\ufffd" if unicodedata.category(letter).startswith("C") else letter for letter in text)
+    """The text with escapes for what cannot be seen, cannot be written, or would turn the reading direction."""
+    return "".join(
+        letter.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(letter)[0] == "C" else letter
+        for letter in text
+    )
 
 
 def short(text: str, length: int = 14) -> str:
