@@ -74,7 +74,7 @@ def read_predictions(folder: Path) -> Predictions | None:
         logits, labels, epoch = tensors["logits"].numpy(), tensors["labels"].numpy(), int(facts[_EPOCH])
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} holds no predictions: {hint}") from None
-    right_shapes = logits.ndim == 2 and logits.shape == (len(labels), CLASSES) and labels.shape == (len(logits),)
+    right_shapes = logits.ndim == 2 and logits.shape[1] == CLASSES and labels.shape == logits.shape[:1]
     if not (right_shapes and len(labels) and logits.dtype == np.float32 and labels.dtype == np.uint8):
         raise UserError(f"{path} holds other tensors than logits and labels: {hint}")
     if not np.isfinite(logits).all() or labels.max() >= CLASSES:

@@ -56,6 +56,7 @@ def test_a_large_logit_is_no_overflow(tmp_path: Path) -> None:
         ({"logits": LOGITS[:9], "labels": LABELS.to(torch.uint8)}, {"epoch": "1"}, "holds other tensors"),
         ({"logits": LOGITS[:0], "labels": LABELS[:0].to(torch.uint8)}, {"epoch": "1"}, "holds other tensors"),
         ({"logits": LOGITS[0, 0], "labels": LABELS[0].to(torch.uint8)}, {"epoch": "1"}, "holds other tensors"),
+        ({"logits": LOGITS, "labels": LABELS[0].to(torch.uint8)}, {"epoch": "1"}, "holds other tensors"),
         ({"logits": LOGITS.double(), "labels": LABELS.to(torch.uint8)}, {"epoch": "1"}, "holds other tensors"),
         ({"logits": LOGITS, "labels": LABELS}, {"epoch": "1"}, "holds other tensors"),
         ({"logits": LOGITS / 0, "labels": LABELS.to(torch.uint8)}, {"epoch": "1"}, "not finite"),
