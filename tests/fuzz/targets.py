@@ -15,6 +15,7 @@ from PIL import Image
 from cifarfast.dataset.beton import Beton, read_beton
 from cifarfast.dataset.manifest import check_folder
 from cifarfast.model import ResNet
+from cifarfast.predictions import PREDICTIONS_NAME, read_predictions, write_predictions
 from cifarfast.runfolder import RunFolder, read_model, read_run
 from cifarfast.tensorfile import read_tensors, write_tensors
 from data_prep.sources import open_source
@@ -211,6 +212,17 @@ def _bits(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[str, list[int], b
     }
 
 
+def _write_predictions(folder: Path) -> Path:
+    write_predictions(folder, torch.arange(30.0).reshape(3, 10), torch.tensor([3, 0, 9]), epoch=2)
+    return folder / PREDICTIONS_NAME
+
+
+def _read_predictions(folder: Path) -> Any:
+    if (found := read_predictions(folder)) is None:
+        return None
+    return found.logits.tobytes(), found.labels.tolist(), found.epoch
+
+
 def _header_end(raw: bytes) -> int:
     return 8 + int.from_bytes(raw[:8], "little")
 
@@ -311,5 +323,6 @@ TARGETS = (
         pack=_with_header,
         is_json=True,
     ),
+    Target(name="predictions", write=_write_predictions, read=_read_predictions),
     Target(name="model.safetensors", write=_write_model, read=_read_model, weight=0.1),
 )
