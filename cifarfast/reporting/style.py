@@ -100,6 +100,7 @@ class Sheet:
         self.axes: Axes = self._figure.subplots()
         self.axes.set_facecolor("none")
         self.axes.tick_params(length=0)
+        self.axes.locator_params(axis="y", nbins=6)
         self.axes.grid(visible=True, axis="y")
 
     def save_png(self, path: Path) -> None:

@@ -51,10 +51,8 @@ def test_all_that_belongs_in_it_is_in_it(written: tuple[Path, Page]) -> None:
     for row in found.rows:
         assert f"{row.epoch} {row.train_loss:.4f} {row.train_accuracy:.2%}".replace("%", " %") in text
     for layer in layer_table():
-        assert (
-            f"{layer.name} {' \u00d7 '.join(map(str, layer.output))} {layer.parameters:,} {layer.flops / 1e6:.2f}"
-            in text
-        )
+        output = " \u00d7 ".join(map(str, layer.output))
+        assert f"{layer.name} {output} {layer.parameters:,} {layer.flops / 1e6:.2f}" in text
     settings = json.loads(json.dumps(asdict(found.config), default=str))
     for name in (*settings, *settings["recipe"], *settings["runtime"], *asdict(found.summary.fingerprint)):
         if name not in ("recipe", "runtime", "augmentation", "packages"):
