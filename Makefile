@@ -23,9 +23,18 @@ fit := $(venv) -m cifarfast.train
 pip_install := $(venv) -m pip install --constraint constraints.txt
 say := printf '%s\n'
 
+# Installs $$packages, where that needs no password that nobody is there to type.
+apt_install = [ -n "$$packages" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; \
+	elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then sudo=sudo; else exit 0; fi; \
+	$(say) "Installing by apt:$$packages"; \
+	$$sudo apt-get update -qq; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -o DPkg::Lock::Timeout=300 --no-install-recommends \
+		-qq --yes $$packages || true
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test lint fuzz bench install clean system-packages virtual-environment ffcv
+.PHONY: help train test lint fuzz bench install clean system-packages browser virtual-environment ffcv
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -47,7 +56,7 @@ train: install ## Get the data, convert it, train, print and save the result
 	then short=; else $(say) "No GPU: a short run. The whole recipe: $(fit) --data $$data --compile --amp"; fi; \
 	banner; $(fit) --data $$data --compile --amp $$short $(TRAIN_ARGS); banner
 
-test: lint ## Lint, check the types and run the tests
+test: lint browser ## Lint, check the types and run the tests
 	$(venv) -m pytest $(TEST_ARGS)
 
 lint: install ## Lint and check the types
@@ -85,13 +94,14 @@ system-packages:
 	missing "$(PYTHON)" -m ensurepip --version && packages="$$packages $$python-venv"; \
 	missing "$(PYTHON)" -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' \
 		&& packages="$$packages $$python-dev"; \
-	[ -n "$$packages" ] || exit 0; \
-	if [ "$$(id -u)" = 0 ]; then sudo=; \
-	elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then sudo=sudo; else exit 0; fi; \
-	$(say) "Installing by apt:$$packages"; \
-	$$sudo apt-get update -qq; \
-	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -o DPkg::Lock::Timeout=300 --no-install-recommends \
-		-qq --yes $$packages || true
+	$(apt_install)
+
+# In which the tests look at report pages. Where it cannot be had they are skipped, and say so.
+browser:
+	@command -v apt-get >/dev/null || exit 0; \
+	packages=; \
+	command -v chromedriver >/dev/null || packages=" chromium chromium-driver"; \
+	$(apt_install)
 
 virtual-environment:
 	@$(venv) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv .venv

@@ -152,9 +152,14 @@ def test_install_names_a_python_that_is_too_old(folder: Path) -> None:
     assert calls == []
 
 
-PACKAGES = ("g++", "pkg-config", "libopencv-dev", "libturbojpeg0-dev")
+LIBRARIES = ("g++", "pkg-config", "libopencv-dev", "libturbojpeg0-dev")
 
 
+BROWSER = ("chromium", "chromium-driver")
+TARGETS = [("system-packages", LIBRARIES), ("browser", BROWSER)]
+
+
+@pytest.mark.parametrize(("target", "packages"), TARGETS)
 @pytest.mark.parametrize(
     ("scripts", "prefix"),
     [
@@ -166,21 +171,27 @@ PACKAGES = ("g++", "pkg-config", "libopencv-dev", "libturbojpeg0-dev")
     ],
     ids=["root", "sudo"],
 )
-def test_system_packages_are_installed(folder: Path, scripts: dict[str, str], prefix: str) -> None:
-    code, printed, calls = _make(
-        folder, "system-packages", f"PYTHON={sys.executable}", PATH=_tools(folder, apt_get="", **scripts)
-    )
+def test_system_packages_are_installed(
+    folder: Path, scripts: dict[str, str], prefix: str, target: str, packages: tuple[str, ...]
+) -> None:
+    code, printed, calls = _make(folder, target, f"PYTHON={sys.executable}", PATH=_tools(folder, apt_get="", **scripts))
     assert code == 0, printed
     (install,) = (call for call in calls if re.match(prefix, call))
-    assert set(PACKAGES) <= set(install.split())
+    assert set(packages) <= set(install.split())
 
 
+@pytest.mark.parametrize("target", ["system-packages", "browser"])
 @pytest.mark.parametrize("scripts", [{}, {"sudo": "exit 1"}], ids=["nobody", "sudo with a password"])
-def test_system_packages_are_left_alone_without_rights(folder: Path, scripts: dict[str, str]) -> None:
+def test_system_packages_are_left_alone_without_rights(folder: Path, scripts: dict[str, str], target: str) -> None:
     path = _tools(folder, apt_get="", id="echo 1000", **scripts)
-    code, printed, calls = _make(folder, "system-packages", f"PYTHON={sys.executable}", PATH=path)
+    code, printed, calls = _make(folder, target, f"PYTHON={sys.executable}", PATH=path)
     assert (code, printed) == (0, "")
     assert not any(call.startswith("apt-get") for call in calls)
+
+
+@pytest.mark.parametrize("scripts", [{"apt_get": "", "chromedriver": ""}, {}], ids=["there", "no apt"])
+def test_a_browser_that_is_there_or_cannot_be_had_is_left_alone(folder: Path, scripts: dict[str, str]) -> None:
+    assert _make(folder, "browser", PATH=_tools(folder, id="echo 0", **scripts)) == (0, "", [])
 
 
 def test_clean_leaves_data_and_runs(folder: Path) -> None:
