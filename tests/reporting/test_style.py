@@ -53,7 +53,7 @@ def test_two_plots_of_a_page_share_no_identifiers() -> None:
 
 def test_the_same_plot_is_the_same_bytes_whatever_the_user_has_set() -> None:
     first = drawn()
-    with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):
+    with mpl.rc_context({"lines.linewidth": 9, "axes.linewidth": 9, "svg.fonttype": "path"}):
         assert drawn() == first
     assert "2026" not in first.svg
 
