@@ -115,6 +115,13 @@ def _corrupt_json(random: Random, raw: bytes) -> Damage:
     if not lines[0].strip().endswith("}"):
         lines = ["".join(lines)]
     number = random.randrange(len(lines))
+    if len(lines) > 1 and random.random() < 0.2:
+        how = random.choice(("dropped", "repeated", "moved"))
+        line = lines.pop(number)
+        others = {"dropped": [], "repeated": [number, number], "moved": [random.randrange(len(lines) + 1)]}[how]
+        for place in others:
+            lines.insert(place, line)
+        return f"document {number} {how}", "".join(lines).encode()
     what, lines[number] = _corrupt_document(random, lines[number])
     return f"{what}, document {number}", "".join(lines).encode()
 

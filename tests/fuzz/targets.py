@@ -274,6 +274,7 @@ TARGETS = (
         write=_write_batches(_BINARY, f"cifar-10-batches-bin/{TEST_BATCH}.bin"),
         read=_read_source,
         kept=_official,
+        places=lambda part: [range(1), range(3073, 3074)],
         detected=0.3,
     ),
     Target(
@@ -296,7 +297,13 @@ TARGETS = (
         kept=_official,
         detected=0.8,
     ),
-    Target(name="png", write=_write_tree(".png"), read=_read_source, kept=_same_tree),
+    Target(
+        name="png",
+        write=_write_tree(".png"),
+        read=_read_source,
+        kept=_same_tree,
+        places=lambda part: [range(64), _last(40, part)],
+    ),
     Target(name="jpeg", write=_write_tree(".jpg"), read=_read_source, kept=_one_image_at_most, detected=0.1),
     Target(name="config.json", write=_write_run("config.json"), read=_read_run, is_json=True),
     Target(name="metrics.jsonl", write=_write_run("metrics.jsonl"), read=_read_run, is_json=True),

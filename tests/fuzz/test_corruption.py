@@ -44,6 +44,14 @@ def test_half_of_the_damage_is_done_where_it_hurts() -> None:
     assert 0.4 < hit / len(flips) < 0.6
 
 
+def test_lines_are_dropped_repeated_and_moved() -> None:
+    all_done = [corrupt(LINES, str(number), is_json=True) for number in range(500)]
+    done = {what.split()[-1]: damaged for what, damaged in all_done if what.startswith("document")}
+    lines = {how: damaged.splitlines() for how, damaged in done.items()}
+    assert {how: len(found) for how, found in lines.items()} == {"dropped": 4, "repeated": 6, "moved": 5}
+    assert all(set(found) <= set(LINES.splitlines()) for found in lines.values())
+
+
 def test_json_stays_json_around_a_hostile_value() -> None:
     done = [corrupt(DOCUMENT, str(number), is_json=True)[1] for number in range(2000)]
     for literal in LITERALS:
