@@ -12,17 +12,18 @@ Importing the package imports neither torch nor a loader; `fit` does when it is 
 
 from typing import TYPE_CHECKING, Any
 
-from cifarfast.errors import NonFiniteError, UserError
+from cifarfast.config import RunConfig
+from cifarfast.errors import NonFiniteError, Stopped, UserError
 from cifarfast.range_test import LrRange, Sweep
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.schedule import OneCycle, one_cycle
 
 if TYPE_CHECKING:
-    from cifarfast.loop import fit
     from cifarfast.lr_range import lr_range_test, recipe_range_test
     from cifarfast.model import ResNet, build_model
     from cifarfast.summary import Summary
+    from cifarfast.training import fit, resume
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "OneCycle",
     "Recipe",
     "ResNet",
+    "RunConfig",
     "Runtime",
+    "Stopped",
     "Summary",
     "Sweep",
     "UserError",
@@ -42,14 +45,16 @@ __all__ = [
     "lr_range_test",
     "one_cycle",
     "recipe_range_test",
+    "resume",
 ]
 _LAZY = {
     "ResNet": "cifarfast.model",
     "Summary": "cifarfast.summary",
     "build_model": "cifarfast.model",
-    "fit": "cifarfast.loop",
+    "fit": "cifarfast.training",
     "lr_range_test": "cifarfast.lr_range",
     "recipe_range_test": "cifarfast.lr_range",
+    "resume": "cifarfast.training",
 }
 
 

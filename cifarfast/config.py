@@ -1,12 +1,15 @@
 """What a run is asked to do: the flags that `train` and `find_lr` share, and config.json."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cifarfast.dataset.manifest import ClassNames, Manifest, Sha256, UnitInterval
 from cifarfast.metrics import SCHEMA
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
+
+CHECKPOINT_MINUTES = 10.0
+"""Longest time between two checkpoints, unless another is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +50,15 @@ class SavedConfig(RunConfig):
     """Digest of test.beton."""
 
 
+def run_config(source: RunConfig) -> RunConfig:
+    """The fields of a `RunConfig` alone, out of a subclass with more of them."""
+    return RunConfig(**{field.name: getattr(source, field.name) for field in fields(RunConfig)})
+
+
 def saved_config(config: RunConfig, manifest: Manifest) -> SavedConfig:
     """What a run with this data leaves as config.json."""
     return SavedConfig(
-        **vars(config),
+        **vars(run_config(config)),
         class_names=manifest.class_names,
         mean=manifest.mean,
         std=manifest.std,

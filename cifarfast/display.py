@@ -11,9 +11,14 @@ HEADER = "epoch   train loss   train acc   test loss   test acc       lr   epoch
 
 
 class Display:
-    """Prints epochs, and between them how far training has come; the bar lives as long as the context."""
+    """Prints epochs, and between them how far training has come; the bar lives as long as the context.
 
-    def __init__(self, *, epochs: int, steps: int) -> None:
+    Args:
+        epochs, steps: length of the whole run.
+        done: steps that were done before.
+    """
+
+    def __init__(self, *, epochs: int, steps: int, done: int = 0) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._epochs = epochs
         self._progress = Progress(
@@ -26,7 +31,7 @@ class Display:
             disable=not self._console.is_terminal,
             transient=True,
         )
-        self._task: TaskID = self._progress.add_task("training", total=steps)
+        self._task: TaskID = self._progress.add_task("training", total=steps, completed=done)
 
     def __enter__(self) -> "Display":
         self._console.print(HEADER)

@@ -5,36 +5,24 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from cifarfast.config import RunConfig, run_config
 from cifarfast.door import named_recipe, parse, run
 from cifarfast.range_test import LrRange, Sweep
-from cifarfast.recipe import Recipe
-from cifarfast.runtime import Runtime
 
 PROG = "python -m cifarfast.find_lr"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Raise the learning rate step by step, watch the loss and suggest a max_lr."""
+class Arguments(RunConfig):
+    """Raise the learning rate step by step, watch the loss and suggest a max_lr.
 
-    data: Path = Path("data/cifar10")
-    """Converted folder, made by python -m data_prep.to_ffcv."""
+    With --test-images it is the loss on these that is watched, not that of the training batch.
+    """
+
     out: Path | None = None
     """Folder to make for lr_range.json and lr_range.png; by default runs/<time>-<recipe>-lr-range."""
-    seed: int = 0
-    """Origin of the initialisation, the order, the augmentation and the dropout."""
-    train_images: int | None = None
-    """Train on so many images only, evenly spaced through the split."""
-    test_images: int | None = None
-    """Judge by the loss on so many test images after each step, not by that of the training batch."""
-    verify: bool = True
-    """Hold the data against its SHA-256 digests first; --no-verify looks at sizes only."""
     sweep: Sweep = field(default_factory=Sweep)
     """Which learning rates are tried."""
-    recipe: Recipe = field(default_factory=Recipe)
-    """What is trained."""
-    runtime: Runtime = field(default_factory=Runtime)
-    """How it is executed."""
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
@@ -48,17 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from cifarfast.lr_range import recipe_range_test  # imports torch, which --help does without
 
     out = arguments.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{arguments.recipe.name}-lr-range"
-    record = recipe_range_test(
-        arguments.recipe,
-        arguments.runtime,
-        arguments.sweep,
-        data=arguments.data,
-        out=out,
-        seed=arguments.seed,
-        train_images=arguments.train_images,
-        test_images=arguments.test_images,
-        verify=arguments.verify,
-    )
+    record = recipe_range_test(run_config(arguments), arguments.sweep, out=out)
     print(f"data: {record.data.kind}, {record.data.train_images:,} training images")
     _print_result(record.result)
     print(f"saved {out}")

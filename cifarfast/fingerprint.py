@@ -6,12 +6,12 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cpuinfo
-import torch
-
-from cifarfast.device import Device
 from cifarfast.runtime import allowed_cores
+
+if TYPE_CHECKING:
+    from cifarfast.device import Device
 
 PACKAGES = ("torch", "torchvision", "ffcv", "numba", "numpy")
 
@@ -44,8 +44,11 @@ class Fingerprint:
     """Whether tracked files differed from the commit."""
 
 
-def take_fingerprint(device: Device) -> Fingerprint:
+def take_fingerprint(device: "Device") -> Fingerprint:
     """Ask the machine; what it does not tell is None."""
+    import cpuinfo  # slow, and not needed to read a fingerprint
+    import torch
+
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain", "--untracked-files=no") if commit else None
     info = cpuinfo.get_cpu_info()

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -14,23 +14,22 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from cifarfast.dataset.manifest import check_folder
-from cifarfast.device import Device, open_device
+from cifarfast.config import RunConfig
+from cifarfast.device import Device
 from cifarfast.door import note
 from cifarfast.errors import UserError
 from cifarfast.files import write_json
-from cifarfast.fingerprint import Fingerprint, take_fingerprint
+from cifarfast.fingerprint import Fingerprint
 from cifarfast.loaders.base import Batch, Loader
-from cifarfast.loop import feed_of, loader_of, runtime_of
 from cifarfast.lr_plot import save_plot
-from cifarfast.model import build_model
 from cifarfast.range_test import LrRange, Sweep, measure
 from cifarfast.recipe import Recipe
 from cifarfast.restoring import modes, restoring
 from cifarfast.runfolder import RunFolder
-from cifarfast.runtime import Runtime
+from cifarfast.setup import set_up
 from cifarfast.step import TrainStep, evaluate
-from cifarfast.summary import Data, RuntimeRecord, data_of
+from cifarfast.stopping import StopSignals
+from cifarfast.summary import Data, RuntimeRecord
 
 SCHEMA = 1
 RANGE_NAME = "lr_range.json"
@@ -165,61 +164,50 @@ def sweep_step(
         return measure(advance, sweep)
 
 
-def recipe_range_test(
-    recipe: Recipe,
-    runtime: Runtime,
-    sweep: Sweep,
-    *,
-    data: Path,
-    out: Path,
-    seed: int = 0,
-    train_images: int | None = None,
-    test_images: int | None = None,
-    verify: bool = True,
-) -> LrRangeRecord:
+def recipe_range_test(config: RunConfig, sweep: Sweep, *, out: Path) -> LrRangeRecord:
     """Range test of a recipe; leaves lr_range.json and lr_range.png.
 
     Args:
-        data: a converted folder (`python -m data_prep.to_ffcv`).
+        config: recipe, runtime and data; where `test_images` is given, the loss on so many test images
+            after each step is judged, not that of the training batch.
+        sweep: the learning rates.
         out: the folder to make; one that already holds a range test or a run is refused.
-        seed: origin of the initialisation, the order, the augmentation and the dropout.
-        train_images: use only so many training images, evenly spaced through the split.
-        test_images: judge by the loss on so many test images after each step.
-        verify: hold the data against its SHA-256 digests first, not only against its sizes.
 
     Raises:
         UserError: the data, the folder, the device or a size is unusable; nothing was trained.
+        Stopped: SIGINT or SIGTERM came; nothing is kept.
     """
     start, started = time.perf_counter(), datetime.now(timezone.utc)
-    manifest = check_folder(data, full=verify)
-    feed = feed_of(data, manifest, "train", recipe, train_images, seed)
-    test_feed = None if test_images is None else feed_of(data, manifest, "test", recipe, test_images, seed)
-    device = open_device(runtime, note)
-    fingerprint = take_fingerprint(device)
-    loader = loader_of(feed, recipe, runtime, device, manifest)
-    validation = None if test_feed is None else loader_of(test_feed, recipe, runtime, device, manifest)
-    model = device.place(build_model(dropout=recipe.dropout, seed=seed))
-    step = TrainStep(model, recipe, device, mean=manifest.mean, std=manifest.std, seed=seed)
-
+    setup = set_up(config)
+    step, loader = setup.step, setup.train_loader
+    validation = None if config.test_images is None else setup.test_loader
     with RunFolder(out):
         if (out / RANGE_NAME).exists():
             raise UserError(f"{out} already holds a range test: choose another --out, or move that one away")
-        compiled = runtime.compile and step.compile(note) is not None
+        compiled = config.runtime.compile and step.compile(note) is not None
         console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        with (
+            StopSignals() as stop,
+            Progress(console=console, disable=not console.is_terminal, transient=True) as bar,
+        ):
             task = bar.add_task("range test", total=sweep.num_iter)
-            result = sweep_step(step, loader, sweep, device, validation=validation, on_step=lambda: bar.advance(task))
+
+            def on_step() -> None:
+                stop.heed()
+                bar.advance(task)
+
+            result = sweep_step(step, loader, sweep, setup.device, validation=validation, on_step=on_step)
         record = LrRangeRecord(
             result=result,
-            recipe=recipe,
-            seed=seed,
-            runtime=runtime_of(runtime, device, loader, compiled=compiled),
-            fingerprint=fingerprint,
-            data=data_of(manifest, train_images=feed.count, test_images=test_images or 0, verified=verify),
+            recipe=config.recipe,
+            seed=config.seed,
+            runtime=RuntimeRecord(asked=config.runtime, effective=setup.effective(compiled=compiled)),
+            fingerprint=setup.fingerprint,
+            data=replace(setup.data(), test_images=config.test_images or 0),
             started=started.isoformat(timespec="seconds"),
             total_seconds=time.perf_counter() - start,
         )
-        save_plot(out / PLOT_NAME, record.result, title=f"{recipe.name} on {manifest.kind}")
+        save_plot(out / PLOT_NAME, record.result, title=f"{config.recipe.name} on {setup.manifest.kind}")
         write_json(out / RANGE_NAME, asdict(record))
     return record
 

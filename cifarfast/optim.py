@@ -27,3 +27,15 @@ def set_hyperparameters(optimizer: torch.optim.Optimizer, *, lr: float, momentum
     for group in optimizer.param_groups:
         group["lr"] = lr
         group["betas"] = (momentum, group["betas"][1])
+
+
+def empty_state(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Room for what this Adam keeps of a parameter from its first step on.
+
+    The fused kernel walks raw memory, so the moments lie in it as the parameter does.
+    """
+    return {
+        "step": torch.zeros((), device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+        "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+    }

@@ -1,7 +1,8 @@
 """One optimizer step and one evaluation: where the network meets the device."""
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +10,14 @@ from torch.nn import functional as F
 
 from cifarfast.augment import augment, draw, normalize
 from cifarfast.device import Device
+from cifarfast.errors import NonFiniteError
+from cifarfast.guard import FiniteGuard
 from cifarfast.loaders.base import Batch
 from cifarfast.model import ResNet, draw_masks, dropout_threshold
-from cifarfast.optim import build_optimizer, set_hyperparameters
+from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.randomness import generator, seed_of
 from cifarfast.recipe import Recipe
+from cifarfast.schedule import OneCycle
 
 # fp16 skips a step and halves its loss scale when gradients overflow, which is how it finds the scale.
 # The initial 2**16 is used up after 16 halvings: a longer streak is not the scale's fault.
@@ -35,49 +39,25 @@ class Statistics:
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(3, device=device)
 
-    def add(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
-        """Count one batch: logits (B, 10), labels (B,), its mean loss ()."""
+    def add(
+        self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor, *, counts: torch.Tensor | None = None
+    ) -> None:
+        """Count one batch: logits (B, 10), labels (B,), its mean loss (); not where `counts`, bool (), is false."""
         correct = (logits.argmax(1) == labels).sum()
-        self._sums += torch.stack([loss.detach() * len(labels), correct.float(), torch.ones_like(loss) * len(labels)])
+        batch = torch.stack([loss.detach() * len(labels), correct.float(), torch.ones_like(loss) * len(labels)])
+        self._sums += batch if counts is None else torch.where(counts, batch, 0.0)
 
     def take(self) -> Score:
-        """Read the sums and start again from zero (waits for the device)."""
+        """Read the sums and start again from zero (waits for the device); NaN where nothing was counted."""
         loss, correct, images = self._sums.tolist()
         self._sums.zero_()
+        if not images:
+            return Score(loss=math.nan, accuracy=math.nan, images=0)
         return Score(loss=loss / images, accuracy=correct / images, images=int(images))
 
-
-class FiniteGuard:
-    """Keeps NaN and infinity out of the weights without waiting for the device.
-
-    Every step is judged on the device; a bad one makes the fused optimizer leave weights and moments
-    alone. In fp32 and bf16 the first bad step is fatal; in fp16, where the scaler expects some, a long
-    streak is. After a fatal step nothing is updated any more, however late the host looks.
-    """
-
-    def __init__(self, device: torch.device, *, allowed_in_a_row: int) -> None:
-        self._allowed = allowed_in_a_row
-        self._streak = torch.zeros((), device=device)
-        self._skipped = torch.zeros((), device=device)
-        self._fatal_step = torch.full((), -1.0, device=device)
-
-    def judge(self, loss: torch.Tensor, gradients: list[torch.Tensor], step: int) -> torch.Tensor:
-        """1.0 where this step must not touch the weights, else 0.0: a float tensor () on the device."""
-        bad = ~torch.isfinite(loss.detach() + torch.nn.utils.get_total_norm(gradients))
-        self._streak = torch.where(bad, self._streak + 1, 0.0)
-        self._skipped += bad
-        fatal = (self._streak > self._allowed) & (self._fatal_step < 0)
-        self._fatal_step = torch.where(fatal, float(step), self._fatal_step)
-        return (bad | (self._fatal_step >= 0)).float()
-
-    def fatal_step(self) -> int | None:
-        """The step at which training stopped making sense, None while it does (waits for the device)."""
-        step = int(self._fatal_step.item())
-        return step if step >= 0 else None
-
-    def skipped_steps(self) -> int:
-        """Steps that left the weights alone (waits for the device)."""
-        return int(self._skipped.item())
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The live state, always the same tensors: copy into them to restore it."""
+        return {"sums": self._sums}
 
 
 class TrainStep:
@@ -97,8 +77,12 @@ class TrainStep:
         self.optimizer = build_optimizer(model, recipe)
         self.scaler = device.scaler()
         self.statistics = Statistics(device.target)
+        parameters = [name for name, _ in model.named_parameters()]
+        running = [name for name, buffer in model.named_buffers() if buffer.is_floating_point()]
         self.guard = FiniteGuard(
-            device.target, allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0
+            device.target,
+            {"gradient": parameters, "weight": parameters, "running statistic": running},
+            allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0,
         )
         self.recipe, self._device, self._seed = recipe, device, seed
         self._augment, self._forward = augment, self._loss
@@ -111,19 +95,76 @@ class TrainStep:
             augmented: the loader has cropped, flipped and cut out already; only normalise.
         """
         images, masks = self._inputs(batch, augmented, epoch, number)
+        # The forward pass changes the running statistics before anything can be judged.
+        undo = [(tensor, tensor.clone()) for tensor in self.model.buffers()]
         loss, logits = self._forward(images, batch.labels, masks)
         torch.autograd.backward(self.scaler.scale(loss))
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        skip = self.guard.judge(loss, gradients, position)
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # finds the same overflow itself, and skips
-            self.scaler.update()
-        else:
-            # The argument that GradScaler hands to fused optimizers.
-            self.optimizer.found_inf = skip  # type: ignore[attr-defined]
-            self.optimizer.step()
+        self.scaler.unscale_(self.optimizer)
+        skip = self.guard.judge(loss, self._watched(), position)
+        # The argument that GradScaler hands to fused optimizers; `scaler.step` would not know of the other reasons.
+        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.scaler.update()
         self.optimizer.zero_grad()
-        self.statistics.add(logits, batch.labels, loss)
+        for tensor, before in undo:
+            torch.where(skip > 0, before, tensor, out=tensor)
+        # One batch that fp16 skips must not make an epoch's mean infinite.
+        self.statistics.add(logits, batch.labels, loss, counts=torch.isfinite(loss))
+
+    def check(self, schedule: OneCycle) -> None:
+        """Whether training still makes sense (waits for the device).
+
+        Raises:
+            NonFiniteError: it does not since some step, which changed nothing; says which one and why.
+        """
+        step = self.guard.fatal_step()
+        if step is not None:
+            raise NonFiniteError(
+                f"training diverged at step {step} (epoch {step // schedule.steps_per_epoch + 1}, "
+                f"learning rate {schedule.lr(step):.3g}): {self.guard.diagnosis()}; "
+                "that step did not touch the weights: try a lower --max-lr, or --no-amp"
+            )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The live tensors of all that training carries on, by name: model, optimizer, guard, statistics."""
+        return self._named(self.optimizer.state)
+
+    def load(self, tensors: Mapping[str, torch.Tensor], scaler: Mapping[str, float]) -> None:
+        """Restore, bit for bit, what `tensors` and the scaler's `state_dict` gave, in the layout in use.
+
+        Raises:
+            ValueError: a tensor is missing, unknown, not finite, or not of its shape or dtype, or the scaler's
+                state is not of this scaler; nothing was changed.
+        """
+        trained = any(name.startswith("optimizer.") for name in tensors)
+        parameters: list[torch.Tensor] = list(self.model.parameters()) if trained else []
+        state = {parameter: empty_state(parameter) for parameter in parameters}
+        targets = self._named(state)
+        if unlike := sorted(targets.keys() ^ tensors.keys()):
+            raise ValueError(f"{unlike[0]!r} is {'missing' if unlike[0] in targets else 'unknown'}")
+        for name, target in targets.items():
+            tensor = tensors[name]
+            if (tensor.shape, tensor.dtype) != (target.shape, target.dtype):
+                raise ValueError(f"{name} is {list(tensor.shape)} {tensor.dtype}")
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} is not finite")
+        scaling = _scaler_state(self.scaler, scaler)
+        with torch.no_grad():
+            for name, target in targets.items():
+                target.copy_(tensors[name])
+        self.optimizer.state.clear()
+        self.optimizer.state.update(state)
+        self.scaler.load_state_dict(scaling)
+
+    def _named(self, optimizer_state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        parts = {
+            "model": self.model.state_dict(),
+            "guard": self.guard.tensors(),
+            "statistics": self.statistics.tensors(),
+        }
+        for name, parameter in self.model.named_parameters():
+            parts[f"optimizer.{name}"] = dict(optimizer_state.get(parameter, {}))
+        return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def set(self, *, lr: float, momentum: float) -> None:
         """Set the learning rate and beta1 of the next step."""
@@ -169,6 +210,12 @@ class TrainStep:
             return images, None
         return images, draw_masks(count, seed_of(self._seed, "dropout", epoch, number), device=self._device.target)
 
+    def _watched(self) -> list[torch.Tensor]:
+        parameters = list(self.model.parameters())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        running = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        return [*gradients, *parameters, *running]
+
     def _loss(
         self, images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,6 +228,16 @@ class TrainStep:
         pixels = torch.randint(256, (size, 32, 32, 3), generator=generator(0, "noise")).to(torch.uint8)
         labels = torch.randint(10, (size,), generator=generator(0, "noise"))
         return Batch(self._device.send(pixels).permute(0, 3, 1, 2), self._device.send(labels))
+
+
+def _scaler_state(scaler: torch.amp.GradScaler, saved: Mapping[str, float]) -> dict[str, float]:
+    """What `load_state_dict` takes: its counts are whole numbers again, as they may not be after JSON."""
+    now: dict[str, float] = scaler.state_dict()
+    settings = now.keys() - {"scale", "_growth_tracker"}
+    unlike = saved.keys() != now.keys() or any(saved[name] != now[name] for name in settings)
+    if unlike or not all(0 <= value < math.inf for value in saved.values()):
+        raise ValueError("the loss scaler's state is not of this one")
+    return {name: type(now[name])(value) for name, value in saved.items()}
 
 
 def evaluate(

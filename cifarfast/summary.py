@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cifarfast.dataset.manifest import Manifest
@@ -136,7 +136,11 @@ class Summary:
     started: str
     """UTC time, ISO 8601."""
     total_seconds: float
-    """The whole run, from checking the data to the saved weights."""
+    """The whole run, from checking the data to the last checkpoint; not what an interruption lost."""
+    checkpoint_seconds: float | None = None
+    """What of it training waited for checkpoints."""
+    resumed_at: list[int] = field(default_factory=list)
+    """Steps after which the run was taken up again; fingerprint, memory and compilation are of the last part."""
     model_parameters: int
     """Trainable parameters."""
     flops_per_image: dict[str, int]

@@ -2,13 +2,16 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifarfast.door import named_recipe, parse, run
-from cifarfast.recipe import RECIPES, Recipe
+from cifarfast.checks import positive
+from cifarfast.config import CHECKPOINT_MINUTES, RunConfig, run_config
+from cifarfast.door import named, named_recipe, parse, run
+from cifarfast.recipe import RECIPES
+from cifarfast.runfolder import read_config
 from cifarfast.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -18,32 +21,29 @@ PROG = "python -m cifarfast.train"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(RunConfig):
     """Train a network on CIFAR-10 and leave a run folder. Flags of the recipe override it one by one."""
 
-    data: Path = Path("data/cifar10")
-    """Converted folder, made by python -m data_prep.to_ffcv."""
     out: Path | None = None
     """Run folder to make; by default runs/<time>-<recipe>."""
-    seed: int = 0
-    """Origin of the initialisation, the order, the augmentation and the dropout."""
-    train_images: int | None = None
-    """Train on so many images only, evenly spaced through the split."""
-    test_images: int | None = None
-    """Evaluate on so many images only, likewise."""
-    verify: bool = True
-    """Hold the data against its SHA-256 digests first; --no-verify looks at sizes only."""
+    resume: Path | None = None
+    """Go on with the run in this folder, as it was begun; more --epochs make it longer."""
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
+    """Longest time between two checkpoints; there is one at the end of every epoch too."""
     summary: bool = False
     """Print the network's layers, output shapes, parameters and FLOPs, and leave."""
-    recipe: Recipe = field(default_factory=Recipe)
-    """What is learned."""
-    runtime: Runtime = field(default_factory=Runtime)
-    """How it is executed."""
+
+    def __post_init__(self) -> None:
+        positive("checkpoint_minutes", self.checkpoint_minutes)
+        if self.out is not None and self.resume is not None:
+            raise ValueError("--resume goes on in the run's own folder: leave out --out")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
-    """The command line; its defaults are those of the recipe that it names."""
-    return parse(Arguments, prog=PROG, argv=argv, default=Arguments(recipe=named_recipe(argv)))
+    """The command line; its defaults are those of the recipe that it names, or of the run that it resumes."""
+    run = named(argv, "--resume")
+    config = RunConfig(recipe=named_recipe(argv)) if run is None else run_config(read_config(Path(run)))
+    return parse(Arguments, prog=PROG, argv=argv, default=Arguments(**vars(config)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,19 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.summary:
         _print_layers()
         return
-    from cifarfast.loop import fit  # imports torch, which --help does without
+    from cifarfast.training import fit, resume  # imports torch, which --help does without
 
-    out = arguments.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{arguments.recipe.name}"
-    summary = fit(
-        arguments.recipe,
-        arguments.runtime,
-        data=arguments.data,
-        out=out,
-        seed=arguments.seed,
-        train_images=arguments.train_images,
-        test_images=arguments.test_images,
-        verify=arguments.verify,
-    )
+    config, minutes = run_config(arguments), arguments.checkpoint_minutes
+    if arguments.resume is not None:
+        out = arguments.resume
+        summary = resume(out, config, checkpoint_minutes=minutes)
+    else:
+        out = arguments.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{arguments.recipe.name}"
+        summary = fit(**vars(config), out=out, checkpoint_minutes=minutes)
     _print_result(summary, arguments)
     print(f"saved {out}")
 

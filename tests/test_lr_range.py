@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import cifarfast
-from cifarfast import Recipe, Runtime, Sweep, UserError, lr_range_test
+from cifarfast import Recipe, RunConfig, Runtime, Sweep, UserError, lr_range_test
 from cifarfast.dataset.manifest import read_manifest
 from cifarfast.device import open_device
-from cifarfast.loop import feed_of, loader_of
 from cifarfast.lr_range import sweep_step
 from cifarfast.range_test import LrRange, measure
+from cifarfast.setup import feed_of, loader_of
 from cifarfast.step import TrainStep
 from tests.test_restoring import bits, everything
 
@@ -269,9 +269,8 @@ def test_the_sweep_trains_as_training_does(step: TrainStep, data: Path) -> None:
 def test_what_a_range_test_leaves(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "range"
     sweep = Sweep(num_iter=2, end_lr=0.01, divergence=1e6)
-    record = cifarfast.recipe_range_test(
-        replace(TINY, name="mine"), PLAIN, sweep, data=data, out=out, seed=5, train_images=32, test_images=8
-    )
+    config = RunConfig(recipe=replace(TINY, name="mine"), runtime=PLAIN, data=data, seed=5, train_images=32)
+    record = cifarfast.recipe_range_test(replace(config, test_images=8), sweep, out=out)
     assert {path.name for path in out.iterdir()} == {".lock", "lr_range.json", "lr_range.png"}
     assert (out / "lr_range.png").read_bytes().startswith(b"\x89PNG")
     written = json.loads((out / "lr_range.json").read_text())
@@ -285,12 +284,10 @@ def test_what_a_range_test_leaves(data: Path, tmp_path: Path) -> None:
     assert written["fingerprint"]["python"] == platform.python_version()
     assert record.result.points[0].loss == written["result"]["points"][0]["loss"]
 
-    judged_by_training = cifarfast.recipe_range_test(
-        TINY, PLAIN, sweep, data=data, out=tmp_path / "other", seed=5, train_images=32
-    )
+    judged_by_training = cifarfast.recipe_range_test(config, sweep, out=tmp_path / "other")
     assert judged_by_training.result.points[0].loss != record.result.points[0].loss
     with pytest.raises(UserError, match="already holds a range test"):
-        cifarfast.recipe_range_test(TINY, PLAIN, sweep, data=data, out=out)
+        cifarfast.recipe_range_test(config, sweep, out=out)
 
 
 def test_the_example_in_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:

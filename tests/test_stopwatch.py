@@ -42,3 +42,25 @@ def test_a_span_that_fails_is_still_counted() -> None:
     except KeyError:
         pass
     assert watch.take("eval") >= 0.01
+
+
+def test_a_span_can_be_taken_out_of_the_one_around_it() -> None:
+    watch = Stopwatch(lambda: None)
+    with watch.span("train"), watch.span("checkpoint", out_of="train"):
+        time.sleep(0.05)
+    assert watch.take("train") < 0.01
+    assert watch.take("checkpoint") >= 0.05
+
+
+def test_what_it_reads_can_be_counted_on_by_another() -> None:
+    watch, later = Stopwatch(lambda: None), Stopwatch(lambda: None)
+    with watch.span("eval"):
+        time.sleep(0.01)
+    with watch.span("train"):
+        time.sleep(0.01)
+        read = watch.read()
+    assert read.keys() == {"eval", "train"}
+    assert watch.take("train") >= read["train"] >= 0.01
+    later.add(read)
+    later.add(read)
+    assert later.take("eval") == 2 * watch.take("eval")

@@ -15,6 +15,7 @@ from tests.commands import command, refused
 SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-images", "16", "--device", "cpu")
 FLAGS = {
     "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary",
+    "--resume", "--checkpoint-minutes",
     "--recipe", "--target-accuracy", "--epochs", "--batch-size", "--max-lr", "--div-factor", "--final-div-factor",
     "--pct-start", "--anneal", "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay",
     "--label-smoothing", "--dropout", "--crop-padding", "--padding-mode", "--flip-probability", "--cutout-size",
@@ -33,8 +34,9 @@ def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str], monkeypa
 
 def test_every_flag_reaches_its_field() -> None:
     line = (
-        "--data d --out o --seed 4 --train-images 5 --test-images 6 --no-verify --recipe reference --epochs 7 "
-        "--max-lr 0.1 --anneal linear --no-cycle-momentum --padding-mode reflect --cutout-probability 0.5 "
+        "--data d --out o --checkpoint-minutes 3 --seed 4 --train-images 5 --test-images 6 --no-verify "
+        "--recipe reference --epochs 7 --max-lr 0.1 --anneal linear --no-cycle-momentum "
+        "--padding-mode reflect --cutout-probability 0.5 "
         "--device cpu --compile --amp --amp-dtype bf16 --no-channels-last --loader resident --workers 2 "
         "--deterministic"
     )
@@ -42,6 +44,7 @@ def test_every_flag_reaches_its_field() -> None:
     assert parsed == Arguments(
         data=Path("d"),
         out=Path("o"),
+        checkpoint_minutes=3.0,
         seed=4,
         train_images=5,
         test_images=6,

@@ -32,7 +32,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sum
 def test_what_a_run_leaves(run: tuple[Path, Summary], data: Path) -> None:
     out, summary = run
     assert {path.name for path in out.iterdir()} == {
-        ".lock", "config.json", "metrics.jsonl", "summary.json", "model.safetensors"
+        ".lock", "checkpoints", "config.json", "metrics.jsonl", "summary.json", "model.safetensors"
     }  # fmt: skip
     written = json.loads((out / "summary.json").read_text())
     assert (written["epochs"], written["steps"], written["seed"], written["schema"]) == (2, 8, 3, 1)

@@ -1,0 +1,121 @@
+"""Everything that a run needs, built from what it was asked to do: data, device, loaders, network and step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cifarfast.config import RunConfig
+from cifarfast.dataset.manifest import Manifest, check_folder
+from cifarfast.device import Device, open_device
+from cifarfast.door import note
+from cifarfast.errors import UserError
+from cifarfast.fingerprint import Fingerprint, take_fingerprint
+from cifarfast.loaders import open_loader
+from cifarfast.loaders.base import Feed, Loader
+from cifarfast.model import build_model
+from cifarfast.recipe import Recipe
+from cifarfast.runtime import Runtime
+from cifarfast.step import TrainStep
+from cifarfast.summary import Data, Effective, data_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A run that has not begun."""
+
+    config: RunConfig
+    """What was asked."""
+    manifest: Manifest
+    """The data."""
+    device: Device
+    """Where it runs."""
+    fingerprint: Fingerprint
+    """On what it runs."""
+    train_loader: Loader
+    """Training batches."""
+    test_loader: Loader
+    """Test batches."""
+    step: TrainStep
+    """The untrained network, its optimizer, and how they take a step."""
+
+    def data(self) -> Data:
+        """What of the data is in use."""
+        return data_of(
+            self.manifest,
+            train_images=self.train_loader.feed.count,
+            test_images=self.test_loader.feed.count,
+            verified=self.config.verify,
+        )
+
+    def effective(self, *, compiled: bool) -> Effective:
+        """What the runtime came to."""
+        return Effective(
+            device=self.device.target.type,
+            compile=compiled,
+            precision=self.device.amp_dtype or "fp32",
+            channels_last=self.config.runtime.channels_last,
+            loader=self.train_loader.name,
+            workers=self.train_loader.workers,
+            threads=torch.get_num_threads(),
+            tf32=self.device.tf32,
+            cudnn_benchmark=torch.backends.cudnn.benchmark,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+        )
+
+
+def set_up(config: RunConfig) -> Setup:
+    """Check the data, then build.
+
+    Raises:
+        UserError: the data, the device or a size is unusable.
+    """
+    recipe, runtime, seed = config.recipe, config.runtime, config.seed
+    manifest = check_folder(config.data, full=config.verify)
+    train_feed = feed_of(config.data, manifest, "train", recipe, config.train_images, seed)
+    test_feed = feed_of(config.data, manifest, "test", recipe, config.test_images, seed)
+    device = open_device(runtime, note)
+    model = device.place(build_model(dropout=recipe.dropout, seed=seed))
+    return Setup(
+        config=config,
+        manifest=manifest,
+        device=device,
+        fingerprint=take_fingerprint(device),
+        train_loader=loader_of(train_feed, recipe, runtime, device, manifest),
+        test_loader=loader_of(test_feed, recipe, runtime, device, manifest),
+        step=TrainStep(model, recipe, device, mean=manifest.mean, std=manifest.std, seed=seed),
+    )
+
+
+def feed_of(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: int | None, seed: int) -> Feed:
+    """The images of a split that a run uses, in batches of the recipe's size; shuffled for `train`.
+
+    Raises:
+        UserError: the limit or the batch size does not fit the split.
+    """
+    split = manifest.split(name)
+    if limit is not None and not 0 < limit <= split.images:
+        raise UserError(f"--{name}-images must be between 1 and {split.images} for {folder}, not {limit}")
+    count = limit or split.images
+    if name == "train" and recipe.batch_size > count:
+        raise UserError(f"--batch-size {recipe.batch_size} is more than the {count} training images: lower it")
+    return Feed(
+        path=folder / split.file,
+        images=split.images,
+        limit=limit,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        train=name == "train",
+    )
+
+
+def loader_of(feed: Feed, recipe: Recipe, runtime: Runtime, device: Device, manifest: Manifest) -> Loader:
+    """The loader that a runtime asks for; where it augments, as the recipe says."""
+    return open_loader(
+        runtime.loader,
+        feed,
+        device=device.target,
+        workers=runtime.workers,
+        augmentation=recipe.augmentation if feed.train else None,
+        mean=manifest.mean,
+    )

@@ -1,0 +1,183 @@
+"""A run from its beginning, or from where it was left, to its end: `fit` and `resume`."""
+
+import time
+from dataclasses import asdict, fields, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cifarfast.checkpoint import Checkpoints, Progress, restore
+from cifarfast.config import CHECKPOINT_MINUTES, RunConfig, SavedConfig, run_config, saved_config
+from cifarfast.device import compile_cache
+from cifarfast.door import note
+from cifarfast.errors import UserError
+from cifarfast.loop import run_epochs
+from cifarfast.model import flops_per_image
+from cifarfast.recipe import Recipe
+from cifarfast.runfolder import RunFolder, read_config, read_summary
+from cifarfast.runtime import Runtime
+from cifarfast.schedule import one_cycle
+from cifarfast.setup import Setup, set_up
+from cifarfast.stopwatch import Stopwatch
+from cifarfast.summary import Compile, Effective, RuntimeRecord, Summary, of_rows
+
+
+def fit(
+    recipe: Recipe,
+    runtime: Runtime,
+    *,
+    data: Path,
+    out: Path,
+    seed: int = 0,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    verify: bool = True,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> Summary:
+    """Train one network from scratch and leave a run folder.
+
+    Args:
+        data: a converted folder (`python -m data_prep.to_ffcv`).
+        out: the run folder to make; one that already holds a run is refused.
+        seed: origin of the initialisation, the order, the augmentation and the dropout.
+        train_images: use only so many training images, evenly spaced through the split.
+        test_images: likewise for evaluation.
+        verify: hold the data against its SHA-256 digests first, not only against its sizes.
+        checkpoint_minutes: longest time between two checkpoints; there is one at the end of every epoch too.
+
+    Raises:
+        UserError: the data, the folder, the device or a size is unusable; nothing was trained. Or a loader
+            or a disk failed on the way: the run can be resumed.
+        NonFiniteError: training diverged; the run folder keeps the epochs before.
+        Stopped: SIGINT or SIGTERM came; the run can be resumed.
+    """
+    start = time.perf_counter()
+    config = RunConfig(
+        recipe=recipe,
+        runtime=runtime,
+        data=data,
+        seed=seed,
+        train_images=train_images,
+        test_images=test_images,
+        verify=verify,
+    )
+    setup = set_up(config)
+    with RunFolder(out) as folder:
+        folder.write_config(saved_config(config, setup.manifest))
+        return _train(setup, folder, start, checkpoint_minutes)
+
+
+def resume(run: Path, config: RunConfig | None = None, *, checkpoint_minutes: float = CHECKPOINT_MINUTES) -> Summary:
+    """Go on with a run that was interrupted; it ends with the weights and metrics that it would have had, bit for bit.
+
+    That holds for the same machine, versions and number of threads, with deterministic kernels: on a CPU all
+    are. A run that is complete is left as it is.
+
+    Args:
+        run: its folder.
+        config: as asked now, by default as the run was. What decides neither weights nor metrics may differ
+            (workers, the place of the data), and there may be more epochs: the schedule stretches from here on.
+        checkpoint_minutes: longest time between two checkpoints.
+
+    Raises:
+        UserError: the folder holds no run or is in use, something else was asked than the run was, or as in `fit`.
+        NonFiniteError, Stopped: as in `fit`.
+    """
+    start = time.perf_counter()
+    with RunFolder(run, resume=True) as folder:
+        saved = read_config(run)
+        config = run_config(config or saved)
+        if changed := _changed_flags(saved, config):
+            raise UserError(f"{run} was not begun with {', '.join(changed)}: leave that out, or start another run")
+        summary = read_summary(run)
+        if summary is not None and summary.epochs == config.recipe.epochs:
+            note(f"{run} is complete: nothing to resume (more --epochs go on from here)")
+            return summary
+        setup = set_up(config)
+        now = saved_config(config, setup.manifest)
+        if (now.train_sha256, now.test_sha256) != (saved.train_sha256, saved.test_sha256):
+            raise UserError(f"{config.data} holds other data than {run} was begun with: name that with --data")
+        folder.write_config(now)
+        return _train(setup, folder, start, checkpoint_minutes)
+
+
+def _train(setup: Setup, folder: RunFolder, start: float, checkpoint_minutes: float) -> Summary:
+    config, step, device = setup.config, setup.step, setup.device
+    started = datetime.now(timezone.utc)
+    compile_seconds = step.compile(note) if config.runtime.compile else None
+    effective = setup.effective(compiled=compile_seconds is not None)
+    schedule = one_cycle(config.recipe, setup.train_loader.feed.batches())
+    watch = Stopwatch(device.synchronize)
+    watch.add({"run": time.perf_counter() - start})
+    progress, first = Progress(), None
+    if folder.resumes:
+        if found := restore(folder.checkpoints, step, note, steps_per_epoch=schedule.steps_per_epoch):
+            first, state = found
+            _check_same_execution(state.effective, effective, folder.path)
+            progress = state.progress
+            watch.add(progress.seconds)
+        else:
+            note(f"{folder.path} has no checkpoint to go on from: starting at the beginning")
+        progress.resumed_at.append(progress.steps(schedule.steps_per_epoch))
+    folder.rewrite(progress.rows)
+    checkpoints = Checkpoints(folder.checkpoints, effective, minutes=checkpoint_minutes, first=first)
+    with watch.span("run"), checkpoints:
+        run_epochs(setup, schedule, progress, watch, folder, checkpoints)
+    folder.write_model(step.model)
+    data = setup.data()
+    summary = Summary(
+        recipe=config.recipe,
+        seed=config.seed,
+        runtime=RuntimeRecord(asked=config.runtime, effective=effective),
+        fingerprint=setup.fingerprint,
+        data=data,
+        started=started.isoformat(timespec="seconds"),
+        total_seconds=watch.take("run"),
+        checkpoint_seconds=watch.take("checkpoint"),
+        resumed_at=progress.resumed_at,
+        model_parameters=sum(p.numel() for p in step.model.parameters() if p.requires_grad),
+        flops_per_image=flops_per_image(),
+        compile_seconds=None if compile_seconds is None else Compile(seconds=compile_seconds, cache=compile_cache()),
+        skipped_steps=step.guard.skipped_steps(),
+        **of_rows(config.recipe, data, progress.rows),
+    )
+    folder.write_summary(summary)
+    return summary
+
+
+def _changed_flags(saved: SavedConfig, now: RunConfig) -> list[str]:
+    """The flags of `now` that would make it another run."""
+    before, after = _flat(run_config(saved)), _flat(now)
+    free = {"data", "verify", "workers"} | ({"epochs"} if after["epochs"] > before["epochs"] else set())
+    return [
+        f"--{name.replace('_', '-')} {value} (but {before[name]})"
+        for name, value in after.items()
+        if value != before[name] and name not in free
+    ]
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Flags and values, the groups of them dissolved as on the command line."""
+    flat: dict[str, Any] = {}
+    groups = [asdict(config)]
+    for group in groups:
+        for name, value in group.items():
+            if isinstance(value, dict):
+                groups.append(value)
+            else:
+                flat[name] = value
+    return flat
+
+
+def _check_same_execution(before: Effective, now: Effective, run: Path) -> None:
+    """Refuse what would change the run's numbers beyond their last bits; say what may change those."""
+    same = replace(now, loader=before.loader, workers=before.workers, threads=before.threads)
+    differing = [
+        f"{field.name} {getattr(now, field.name)} (was {getattr(before, field.name)})"
+        for field in fields(Effective)
+        if getattr(same, field.name) != getattr(before, field.name)
+    ]
+    if differing:
+        raise UserError(f"{run} cannot go on here, because {', '.join(differing)}: resume it where it ran before")
+    if now.threads != before.threads:
+        note(f"{now.threads} threads where {run} was begun with {before.threads}: the last bits may differ")

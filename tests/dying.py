@@ -1,0 +1,84 @@
+"""Runs that are killed where it hurts most: SIGKILL, from inside, at a chosen call of a chosen function.
+
+Each run is a process of its own, forked from one that has imported everything and computed nothing yet.
+"""
+
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cifarfast.config import RunConfig, run_config
+
+# Where the process may die: the function, and whether before or after its body.
+KILL_POINTS = {
+    "in the middle of an epoch": ("cifarfast.step", "TrainStep.__call__", "before"),
+    "with the epoch trained, before its evaluation": ("cifarfast.loop", "evaluate", "before"),
+    "during the evaluation": ("cifarfast.step", "Statistics.add", "before"),
+    "at the end of an epoch, before its checkpoint": ("cifarfast.runfolder", "RunFolder.append", "after"),
+    "while a checkpoint is being written": ("cifarfast.tensorfile", "save_file", "half"),
+    "when a checkpoint has its name, before the old one is gone": ("cifarfast.checkpoint", "write_tensors", "after"),
+    "before the summary": ("cifarfast.runfolder", "RunFolder.write_summary", "before"),
+}
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["cifarfast.training", "cifarfast.loaders.resident"])
+
+
+def run_in_a_process(
+    out: Path,
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    die_at: tuple[str, int] | None = None,
+    checkpoint_minutes: float = 10.0,
+) -> int:
+    """Train, or go on; returns the exit code: -9 if the process died when it came to a point for the n-th time."""
+    process = _context.Process(target=_run, args=(out, config, resume, die_at, checkpoint_minutes))
+    process.start()
+    process.join(timeout=240)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _run(out: Path, config: RunConfig, resume: bool, die_at: tuple[str, int] | None, checkpoint_minutes: float) -> None:
+    import torch
+
+    import cifarfast
+
+    torch.set_num_threads(1)  # two would wait for each other where others use the cores, far longer than they compute
+    if die_at is not None:
+        point, count = die_at
+        _arm(*KILL_POINTS[point], count)
+    if resume:
+        cifarfast.resume(out, checkpoint_minutes=checkpoint_minutes)
+    else:
+        cifarfast.fit(**vars(run_config(config)), out=out, checkpoint_minutes=checkpoint_minutes)
+
+
+def _arm(module: str, name: str, when: str, count: int) -> None:
+    """Replace a function by one that kills this process at its `count`-th call."""
+    owner: Any = import_module(module)
+    *path, attribute = name.split(".")
+    owner = functools.reduce(getattr, path, owner)
+    function: Callable[..., Any] = getattr(owner, attribute)
+    calls = 0
+
+    @functools.wraps(function)
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        if calls == count and when == "half":
+            os.truncate(args[1], args[1].stat().st_size // 2)
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, attribute, deadly)
