@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from cifarfast.files import replacing
 from cifarfast.range_test import LrRange
@@ -54,6 +55,8 @@ def draw(result: LrRange, *, title: str) -> Sheet:
             axes.axvline(lr, color=colour, linestyle=style, linewidth=1.2, label=f"{name.replace('_', ' ')} {lr:.3g}")
     if result.sweep.mode == "exponential":
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(result.sweep.start_lr, result.sweep.end_lr)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")

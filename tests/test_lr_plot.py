@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
-from cifarfast.lr_plot import draw, save_plot
+from cifarfast.lr_plot import draw, range_plot, save_plot
 from cifarfast.range_test import LrRange, Sweep, measure
 from cifarfast.reporting.style import styled
 
@@ -46,3 +48,18 @@ def test_the_picture(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["range.png"]
     with Image.open(tmp_path / "range.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (1200, 900))
+
+
+def test_the_picture_in_a_report() -> None:
+    with styled():
+        plot = range_plot(result_of(2.0, 2.0, 1.9, 1.5, 0.9, 0.7, 0.7, 0.9, 9.0, 1.0))
+    texts = [element.text for element in ElementTree.fromstring(plot.svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"0.0001", "0.001", "0.01", "0.1", "1", "learning rate", "loss", "smoothed"} <= set(texts)
+    assert not any("$" in (text or "") for text in texts)
+    assert re.fullmatch(
+        r"Loss over a learning rate from 0\.0001 to 0\.3\d+\. "
+        r"Suggestions: steepest [\d.]+, minimum tenth [\d.]+, valley [\d.]+\.",
+        plot.alt,
+    )
+    with styled():
+        assert range_plot(result_of(float("nan"), 1.0)).alt.endswith("It supports no suggestion.")

@@ -126,6 +126,7 @@ def _context(evidence: Evidence, drawn: dict[str, Plot]) -> dict[str, Any]:
     if isinstance(evidence.predictions, Predictions):
         images = np.bincount(evidence.predictions.labels)
         context["right"] = int(np.trace(evidence.predictions.confusion))
+        context["counted"] = round(rows[-1].test_accuracy * int(images.sum()))
         context["images_per_class"] = sorted({int(images[images > 0].min()), int(images.max())})
     return context
 
