@@ -6,17 +6,20 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 
+from cifarfast.checkpoint import Checkpoints, Progress, restore
 from cifarfast.dataset.beton import Beton, read_beton
 from cifarfast.dataset.manifest import check_folder
+from cifarfast.errors import UserError
 from cifarfast.model import ResNet
 from cifarfast.predictions import PREDICTIONS_NAME, read_predictions, write_predictions
 from cifarfast.runfolder import RunFolder, read_model, read_run
+from cifarfast.step import TrainStep
 from cifarfast.tensorfile import read_tensors, write_tensors
 from data_prep.sources import open_source
 from data_prep.sources.base import Dataset
@@ -25,7 +28,7 @@ from tests.data_prep.conftest import binary_files, python_files, write_archive, 
 from tests.dataset.test_beton import PIXELS, SIZE, TABLE, Parts
 from tests.dataset.test_manifest import write_folder
 from tests.test_runfolder import CONFIG, row
-from tests.test_summary import summary
+from tests.test_summary import EFFECTIVE, summary
 
 RECORDS = {
     batch: np.random.default_rng([7, number]).integers(0, 10, (2, 3073), dtype=np.uint8)
@@ -223,6 +226,46 @@ def _read_predictions(folder: Path) -> Any:
     return found.logits.tobytes(), found.labels.tolist(), found.epoch
 
 
+class _Step:
+    """As much of a training step as a checkpoint needs."""
+
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    def __init__(self, value: float = 0.0) -> None:
+        self._tensors = {"weight": torch.full((4, 6), value)}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return self._tensors
+
+    def load(self, tensors: dict[str, torch.Tensor], scaler: dict[str, float]) -> None:
+        if tensors.keys() != self._tensors.keys() or scaler:
+            raise ValueError("other tensors")
+        self._tensors = tensors
+
+
+def _write_checkpoints(folder: Path) -> Path:
+    with Checkpoints(folder / "checkpoints", EFFECTIVE, minutes=10) as checkpoints:
+        for epoch in (1, 2):
+            progress = Progress(epoch=epoch, rows=ROWS[:epoch], seconds={"train": 1.5})
+            checkpoints.write(cast(TrainStep, _Step(epoch)), progress, steps=4 * epoch)
+    return folder / "checkpoints" / "step-00000008.safetensors"
+
+
+def _read_checkpoints(folder: Path) -> Any:
+    """The last checkpoint, or an error after the one before has been taken in its place."""
+    notes: list[str] = []
+    step = _Step()
+    found = restore(folder / "checkpoints", cast(TrainStep, step), notes.append, steps_per_epoch=4)
+    assert found is not None
+    path, state = found
+    weights = set(step.tensors()["weight"].flatten().tolist())
+    assert (path.name, weights) == (f"step-{4 * state.progress.epoch:08d}.safetensors", {state.progress.epoch})
+    if notes:
+        assert (len(notes), state.progress.epoch, state.progress.rows) == (1, 1, ROWS[:1])
+        raise UserError(notes[0])
+    return state
+
+
 def _header_end(raw: bytes) -> int:
     return 8 + int.from_bytes(raw[:8], "little")
 
@@ -330,6 +373,7 @@ TARGETS = (
         pack=_with_header,
         is_json=True,
     ),
+    Target(name="checkpoint", write=_write_checkpoints, read=_read_checkpoints),
     Target(name="predictions", write=_write_predictions, read=_read_predictions),
     Target(name="model.safetensors", write=_write_model, read=_read_model, weight=0.1),
 )
