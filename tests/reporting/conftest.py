@@ -11,9 +11,11 @@ import torch
 from cifarfast.config import RunConfig, SavedConfig, saved_config
 from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import read_manifest
+from cifarfast.lr_range import LrRangeRecord
 from cifarfast.metrics import EpochRow
 from cifarfast.model import build_model
 from cifarfast.predictions import write_predictions
+from cifarfast.range_test import Sweep, measure
 from cifarfast.recipe import Recipe
 from cifarfast.runfolder import RunFolder
 from cifarfast.schedule import one_cycle
@@ -39,6 +41,21 @@ def rows(accuracy: float = 0.6) -> list[EpochRow]:
         )
         for epoch in range(1, EPOCHS + 1)
     ]
+
+
+def range_record() -> LrRangeRecord:
+    """A range test in which the loss falls all the way."""
+    known = summary(rows())
+    return LrRangeRecord(
+        result=measure(lambda lr: 2 - lr, Sweep(num_iter=8)),
+        recipe=RECIPE,
+        seed=0,
+        runtime=known.runtime,
+        fingerprint=known.fingerprint,
+        data=known.data,
+        started=known.started,
+        total_seconds=1.0,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,18 +13,16 @@ from cifarfast.errors import UserError
 from cifarfast.files import write_json
 from cifarfast.loaders.base import Feed
 from cifarfast.loaders.resident import ResidentLoader
-from cifarfast.lr_range import RANGE_NAME, LrRangeRecord
+from cifarfast.lr_range import RANGE_NAME
 from cifarfast.model import build_model
 from cifarfast.predictions import read_predictions
-from cifarfast.range_test import Sweep, measure
 from cifarfast.records import sealed
 from cifarfast.reporting.evidence import Absent, gather
 from cifarfast.runfolder import read_summary
 from cifarfast.runtime import Runtime
 from cifarfast.step import TrainStep
 from cifarfast.summary import Effective
-from tests.reporting.conftest import RECIPE, MakeRun, rows
-from tests.test_summary import summary, used
+from tests.reporting.conftest import RECIPE, MakeRun, range_record
 
 
 def reason(found: object) -> str:
@@ -130,17 +128,7 @@ def test_a_range_test_is_shown_from_the_run_or_from_where_it_is(make_run: MakeRu
     assert "there was none" in reason(gather(run).range_test)
     with pytest.raises(UserError, match=r"lr_range\.json cannot be read"):
         gather(run, lr_range=tmp_path)
-    known = summary(rows())
-    record = LrRangeRecord(
-        result=measure(lambda lr: 2 - lr, Sweep(num_iter=8)),
-        recipe=RECIPE,
-        seed=0,
-        runtime=known.runtime,
-        fingerprint=known.fingerprint,
-        data=used(),
-        started=known.started,
-        total_seconds=1.0,
-    )
+    record = range_record()
     write_json(tmp_path / RANGE_NAME, sealed(record))
     assert gather(run, lr_range=tmp_path).range_test == record
     shutil.move(tmp_path / RANGE_NAME, run / RANGE_NAME)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from cifarfast.files import write_json
+from cifarfast.lr_range import RANGE_NAME
 from cifarfast.model import layer_table
+from cifarfast.records import sealed
 from cifarfast.reporting.page import write_report
 from cifarfast.runfolder import read_run
-from tests.reporting.conftest import MakeRun
+from tests.reporting.conftest import MakeRun, range_record
 from tests.reporting.pages import Page
 
 HOSTILE = (
@@ -124,6 +127,18 @@ def test_names_and_paths_are_text(make_run: MakeRun, tmp_path: Path) -> None:
         assert name in page.text
         assert name in labels
         assert name in photographs
+
+
+def test_a_range_test(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", predictions=False, data=tmp_path)
+    write_json(run / RANGE_NAME, sealed(range_record()))
+    page = Page.read(write_report(run))
+    assert "The rate was raised after every step, 8 times of 8; it went to its end." in page.text
+    assert re.search(
+        r"Suggestions steepest 1 minimum tenth the loss is lowest at the last rate .* valley 0\.", page.text
+    )
+    assert any((svg["aria-label"] or "").startswith("Loss over a learning rate") for svg in page.all("svg"))
+    assert (run / "plots" / "lr_range.svg").exists()
 
 
 def test_an_unfinished_run(make_run: MakeRun, tmp_path: Path) -> None:
