@@ -10,12 +10,9 @@ All that FFCV gets wrong in a training process is put right here and nowhere els
 - it copies as many bytes as a damaged file tells it to (so `read_raw` checks the file first).
 """
 
-import math
-import time
 import warnings
 from collections.abc import Generator
-from contextlib import closing, suppress
-from queue import Empty
+from contextlib import closing
 from typing import Any
 
 import numba
@@ -24,6 +21,8 @@ import torch
 from cifarfast.dataset.beton import read_raw
 from cifarfast.errors import UserError
 from cifarfast.loaders.base import Batch, Feed, Indices, check_count, effective_workers
+from cifarfast.loaders.threads import EndedError, StalledError, drain, receive
+from cifarfast.patience import STALL_SECONDS
 
 _torch_threads = torch.get_num_threads()
 with warnings.catch_warnings():
@@ -33,9 +32,8 @@ with warnings.catch_warnings():
     from ffcv.pipeline.compiler import Compiler
 torch.set_num_threads(_torch_threads)
 
-STALL_SECONDS = 30.0
-_POLL_SECONDS = 0.1
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 3.0
+_HINT = "take --loader resident"
 
 
 def _set_numba_threads(workers: int) -> None:
@@ -87,8 +85,7 @@ class FfcvLoader:
     def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
         """See `Loader.epoch`.
 
-        The iterator raises RuntimeError if FFCV's thread fails, UserError if it delivers nothing for
-        `stall_seconds`.
+        The iterator raises UserError if FFCV's thread fails, or delivers nothing for `stall_seconds`.
         """
         return closing(self._batches(self.feed.order(epoch, start)))
 
@@ -126,23 +123,18 @@ class _EpochThread(EpochIterator):  # type: ignore[misc]  # FFCV is untyped
 
     def receive(self, stall_seconds: float) -> tuple[Any, Any] | None:
         """The next (images (B, 32, 32, 3), labels (B, 1)), views of the ring; None at the end."""
-        # Polls are counted, not the clock, so that a process that was suspended does not call it a stall.
-        for _ in range(math.ceil(stall_seconds / _POLL_SECONDS)):
-            with suppress(Empty):
-                item = self.output_queue.get(timeout=_POLL_SECONDS)
-                return None if item is None else item[1]
-            if not self.is_alive() and self.output_queue.empty():
-                raise RuntimeError(f"FFCV's loading thread failed: {self.failure!r}") from self.failure
-        raise UserError(
-            f"FFCV delivered no batch of {self.loader.fname} for {stall_seconds:g} s: take --loader resident"
-        )
+        try:
+            item = receive(self, self.output_queue, stall_seconds)
+        except StalledError:
+            raise UserError(
+                f"FFCV delivered no batch of {self.loader.fname} for {stall_seconds:g} s: {_HINT}"
+            ) from None
+        except EndedError:
+            raise UserError(f"FFCV's loading thread failed ({self.failure!r}): {_HINT}") from self.failure
+        return None if item is None else item[1]
 
     def stop(self) -> None:
-        """End the thread and wait for it; a thread that is stuck is left behind after 5 s."""
+        """End the thread and wait for it; a thread that is stuck is left behind after 3 s."""
         self.terminate_event.set()
         self.iter_ixes = iter(())
-        deadline = time.monotonic() + _STOP_SECONDS
-        while self.is_alive() and time.monotonic() < deadline:
-            with suppress(Empty):  # a thread that waits for room in the queue gets it
-                self.output_queue.get_nowait()
-            self.join(timeout=0.01)
+        drain(self, self.output_queue, _STOP_SECONDS)

@@ -1,8 +1,11 @@
 """The ordinary way, as the baseline that reports compare with: PIL images, `transforms.v2`, a DataLoader."""
 
+import signal
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from queue import Queue
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -12,13 +15,17 @@ from torchvision.transforms import v2
 from cifarfast.dataset.beton import IMAGE_SHAPE, Beton, read_beton
 from cifarfast.errors import UserError
 from cifarfast.loaders.base import Batch, Feed, check_count, effective_workers
+from cifarfast.loaders.threads import EndedError, StalledError, drain, receive
+from cifarfast.patience import STALL_SECONDS
 from cifarfast.randomness import seed_of
 
 if TYPE_CHECKING:
     from cifarfast.recipe import Augmentation
 
 SIDE = IMAGE_SHAPE[0]
-STALL_SECONDS = 120.0
+_STOP_SECONDS = 2.0
+_HINT = "take fewer --workers or --loader resident, and go on with --resume"
+_Item = tuple[torch.Tensor, torch.Tensor]
 
 
 class TorchvisionLoader:
@@ -33,6 +40,7 @@ class TorchvisionLoader:
         workers: processes; 0 loads in this process, None means one a CPU, at most 8 and the CPUs allowed.
         augmentation: what is done to training images; None leaves them as they are.
         mean: mean of each channel, 0 to 1, the fill of borders and holes.
+        stall_seconds: how long to wait for one batch of the processes before giving up.
 
     Raises:
         UserError: the file is unusable, holds another number of images than the feed says, or the hole is
@@ -49,44 +57,118 @@ class TorchvisionLoader:
         workers: int | None,
         augmentation: "Augmentation | None",
         mean: tuple[float, float, float],
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self.feed = feed
         self.workers = effective_workers(workers)
         self.augments = feed.train and augmentation is not None
         self._device = device
+        self._stall_seconds = stall_seconds
         self._data = read_beton(feed.path)
         check_count(feed, len(self._data.images))
         fill = tuple(round(255 * channel) for channel in mean)
         self._transform = _augmenting(augmentation, fill) if feed.train and augmentation else v2.PILToTensor()
 
     def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
-        """See `Loader.epoch`. The iterator raises RuntimeError if a worker dies or delivers nothing for 120 s."""
+        """See `Loader.epoch`.
+
+        The iterator raises UserError if a worker dies, or none delivers anything for `stall_seconds`.
+        """
         images = _EpochImages(self._data, self._transform, self.feed.seed, epoch)
         loader = DataLoader(
             images,
             batch_sampler=[batch.tolist() for batch in self.feed.indices(epoch, start)],
             num_workers=self.workers,
-            timeout=STALL_SECONDS if self.workers else 0.0,
+            worker_init_fn=_block_signals,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # its own, so that the caller's generator does not move
         )
         return closing(self._batches(loader))
 
-    def _batches(self, loader: DataLoader[tuple[torch.Tensor, int]]) -> Generator[Batch, None, None]:
-        iterator = iter(loader)
+    def _batches(self, loader: DataLoader[Any]) -> Generator[Batch, None, None]:
+        if not self.workers:
+            yield from map(self._send, loader)
+            return
+        thread = _EpochThread(loader)
         try:
-            for images, labels in iterator:
-                images = images.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
-                yield Batch(images, labels.to(self._device, non_blocking=True))
-        except (ConnectionError, EOFError, FileNotFoundError) as error:  # the worker's end of a pipe or socket is gone
-            raise RuntimeError(f"a DataLoader worker died ({error!r})") from error
+            while (ready := thread.receive(self._stall_seconds)) is not None:
+                yield self._send(ready)
         finally:
-            # What the iterator does when it is collected, which a traceback that is still held would put off.
-            getattr(iterator, "_shutdown_workers", _nothing)()
+            thread.stop()
+
+    def _send(self, ready: _Item) -> Batch:
+        images, labels = (tensor.to(self._device, non_blocking=True) for tensor in ready)
+        return Batch(images.permute(0, 3, 1, 2), labels)
 
 
-def _nothing() -> None:
-    """An iterator that loads in this process has no workers to shut down."""
+class _EpochThread(threading.Thread):
+    """Asks a DataLoader for one epoch; starts on construction.
+
+    A thread, because to receive a tensor is to shake hands with the process that made it, which takes for
+    ever if that was stopped. Besides, outside the main thread torch leaves SIGCHLD alone, from whose handler
+    it would raise a worker's death wherever the main thread happened to be, as in the middle of a step.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        super().__init__(name="torchvision", daemon=True)
+        self._loader = loader
+        self._workers: list[Any] = []
+        self._queue: Queue[_Item | None] = Queue(maxsize=1)
+        self._ending = threading.Event()
+        self._failure: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        _block_signals()
+        iterator: Any = None
+        try:
+            iterator = iter(self._loader)
+            self._workers = iterator._workers
+            for item in iterator:
+                self._queue.put(item)
+                if self._ending.is_set():
+                    return
+            self._queue.put(None)
+        except BaseException as error:  # noqa: BLE001, handed over to the consumer, which raises it
+            self._failure = error
+        finally:
+            if iterator is not None:
+                iterator._shutdown_workers()  # when it is collected is too late: a traceback may hold it
+
+    def receive(self, stall_seconds: float) -> _Item | None:
+        """The next images (B, 32, 32, 3) and labels (B,); None at the end."""
+        try:
+            return receive(self, self._queue, stall_seconds)
+        except StalledError:
+            raise UserError(f"the torchvision loader delivered no batch for {stall_seconds:g} s: {_HINT}") from None
+        except EndedError:
+            if codes := [worker.exitcode for worker in self._workers if worker.exitcode]:
+                raise UserError(f"a worker of the torchvision loader died ({_ending(codes[0])}): {_HINT}") from None
+            if isinstance(self._failure, MemoryError):
+                raise UserError(f"a worker of the torchvision loader had too little memory: {_HINT}") from None
+            assert self._failure is not None
+            raise self._failure from None
+
+    def stop(self) -> None:
+        """End the thread and the workers and wait for them."""
+        self._ending.set()
+        if not drain(self, self._queue, _STOP_SECONDS):
+            for worker in self._workers:
+                worker.kill()  # a stopped process would not hear of SIGTERM
+            drain(self, self._queue, _STOP_SECONDS)
+
+
+def _block_signals(_worker: int = 0) -> None:
+    """The terminal sends Ctrl-C to workers too, but it is the training process that decides when they end.
+
+    Workers inherit this from the thread that starts them. Unblocked, they would also write every signal into
+    the pipe by which the training process hears of its own.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def _ending(code: int) -> str:
+    return f"exit status {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
 
 
 class _EpochImages(Dataset[tuple[torch.Tensor, int]]):

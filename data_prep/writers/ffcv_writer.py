@@ -15,11 +15,10 @@ from types import TracebackType
 
 from cifarfast.dataset.beton import Beton
 from cifarfast.errors import UserError
+from cifarfast.patience import STALL_SECONDS
 from data_prep.progress import stage
 from data_prep.writers.ffcv_process import EXIT_NO_FFCV
 
-STALL_SECONDS = 60.0
-"""Longest time without a byte written; importing ffcv on a cold, busy machine takes ten seconds."""
 _POLL_SECONDS = 0.05
 _ROOT = Path(__file__).parents[2]
 
@@ -98,16 +97,18 @@ class FFCVWriter:
 
     def _watch(self, paths: Sequence[Path], total: int) -> str | None:
         """Wait for the end; returns what went wrong, if anything."""
-        written, last_change = 0, time.monotonic()
+        written, idle_seconds = 0, 0.0
         with stage("writing with FFCV", total=total, in_bytes=True) as advance:
             while self._process.poll() is None:
                 time.sleep(_POLL_SECONDS)
                 size = sum(path.stat().st_size for path in paths)
                 if size != written:
                     advance(size - written)
-                    written, last_change = size, time.monotonic()
-                elif time.monotonic() - last_change > self.stall_seconds:
+                    written, idle_seconds = size, 0.0
+                elif idle_seconds >= self.stall_seconds:
                     return f"it wrote nothing for {self.stall_seconds:g} s"
+                else:
+                    idle_seconds += _POLL_SECONDS  # not by the clock, which goes on while this process is suspended
         return f"exit status {self._process.returncode}" if self._process.returncode else None
 
     def _last_error(self) -> str:

@@ -78,7 +78,7 @@ def test_an_exception_in_ffcvs_thread_reaches_the_caller(loader: FfcvLoader, mon
     with loader.epoch(0) as batches:
         for _ in range(7):
             next(batches)
-        with pytest.raises(RuntimeError, match=r"FFCV's loading thread failed.*no room") as failure:
+        with pytest.raises(UserError, match=r"FFCV's loading thread failed.*no room.*--loader resident") as failure:
             next(batches)
     assert isinstance(failure.value.__cause__, MemoryError)
     assert time.monotonic() - begun < 3.0

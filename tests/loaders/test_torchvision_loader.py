@@ -2,7 +2,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from cifarfast.dataset.beton import Beton
 from cifarfast.errors import UserError
 from cifarfast.loaders import Batch, Feed
 from cifarfast.loaders.torchvision_loader import TorchvisionLoader
+from cifarfast.patience import STALL_SECONDS
 from cifarfast.recipe import Augmentation
+from cifarfast.stopping import StopSignals
 from data_prep.writers.raw_writer import write_raw
 from tests.loaders.conftest import CPU, IMAGES, MEAN
 
@@ -125,7 +128,9 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 def test_augmentation_depends_on_the_epoch_but_not_on_workers_or_start(path: Path) -> None:
     whole = run(path, workers=0)
-    assert same(whole, run(path, workers=2))
+    for workers in (1, 2):
+        assert same(whole, run(path, workers=workers))
+        assert same(whole[4:], run(path, workers=workers, start=4))
     assert same(whole[4:], run(path, workers=0, start=4))
     ordered = [run_in_file_order(path, epoch) for epoch in (0, 1)]
     assert not torch.equal(*ordered)
@@ -144,19 +149,63 @@ def test_evaluation_is_not_augmented(path: Path, data: Beton) -> None:
     assert torch.equal(images, torch.from_numpy(data.images).permute(0, 3, 1, 2))
 
 
-def test_a_worker_that_dies_is_reported_within_seconds(path: Path) -> None:
+def loading(path: Path, *, workers: int, stall_seconds: float = STALL_SECONDS) -> TorchvisionLoader:
+    """Loads image by image, so that there is always something left to load."""
     feed = Feed(path=path, images=IMAGES, batch_size=1, train=True)
-    loader = TorchvisionLoader(feed, device=CPU, workers=2, augmentation=None, mean=MEAN)
-    begun = time.monotonic()
-    with loader.epoch(0) as batches:
+    return TorchvisionLoader(
+        feed, device=CPU, workers=workers, augmentation=None, mean=MEAN, stall_seconds=stall_seconds
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("signum", "stall_seconds", "words"),
+    [(signal.SIGKILL, STALL_SECONDS, "died .killed by SIGKILL"), (signal.SIGSTOP, 1.0, "delivered no batch for 1 s")],
+)
+def test_a_worker_that_dies_or_stops_is_reported_in_one_line(
+    path: Path, workers: int, signum: signal.Signals, stall_seconds: float, words: str
+) -> None:
+    with loading(path, workers=workers, stall_seconds=stall_seconds).epoch(0) as batches:
         next(batches)
-        pid = multiprocessing.active_children()[0].pid
-        assert pid is not None
-        with pytest.raises(RuntimeError, match="DataLoader worker"):
-            kill_and_read_on(pid, batches)
-    assert time.monotonic() - begun < 10.0
+        children = multiprocessing.active_children()
+        assert len(children) == workers
+        assert children[0].pid is not None
+        os.kill(children[0].pid, signum)
+        begun = time.monotonic()
+        with pytest.raises(UserError, match=f"{words}.*fewer --workers .*--resume") as refusal:
+            deque(batches)
+    assert "\n" not in str(refusal.value)
+    assert time.monotonic() - begun < 20.0
+    assert not multiprocessing.active_children()
 
 
-def kill_and_read_on(pid: int, batches: Iterator[Batch]) -> None:
-    os.kill(pid, signal.SIGKILL)
-    list(batches)
+@pytest.mark.parametrize(("error", "reported"), [(MemoryError, UserError), (ZeroDivisionError, ZeroDivisionError)])
+def test_what_a_worker_raises_is_reported(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], reported: type[Exception]
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    loader = loading(path, workers=1)
+    monkeypatch.setattr(loader, "_transform", fail)
+    with pytest.raises(reported), loader.epoch(0) as batches:
+        next(batches)
+
+
+def test_signals_are_for_the_training_process_alone(path: Path) -> None:
+    with StopSignals() as stop, loading(path, workers=2).epoch(0) as batches:
+        next(batches)
+        for process in multiprocessing.active_children():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
+            os.kill(process.pid, signal.SIGTERM)
+        assert len(list(batches)) == IMAGES - 1
+        assert stop.requested is None
+
+
+def test_a_death_is_never_raised_elsewhere(path: Path) -> None:
+    """Not by torch's handler of SIGCHLD: only where a batch is asked for."""
+    before = signal.getsignal(signal.SIGCHLD)
+    with loading(path, workers=1).epoch(0) as batches:
+        next(batches)
+        assert signal.getsignal(signal.SIGCHLD) is before
