@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from cifarfast.config import RunConfig
-from cifarfast.dataset.manifest import Manifest, check_folder
+from cifarfast.dataset.manifest import Manifest, check_folder, check_unchanged
 from cifarfast.device import Device, open_device
 from cifarfast.door import note
 from cifarfast.errors import UserError
@@ -75,14 +75,17 @@ def set_up(config: RunConfig) -> Setup:
     train_feed = feed_of(config.data, manifest, "train", recipe, config.train_images, seed)
     test_feed = feed_of(config.data, manifest, "test", recipe, config.test_images, seed)
     device = open_device(runtime, note)
+    train_loader = loader_of(train_feed, recipe, runtime, device, manifest)
+    test_loader = loader_of(test_feed, recipe, runtime, device, manifest)
+    check_unchanged(config.data, manifest)
     model = device.place(build_model(dropout=recipe.dropout, seed=seed))
     return Setup(
         config=config,
         manifest=manifest,
         device=device,
         fingerprint=take_fingerprint(device),
-        train_loader=loader_of(train_feed, recipe, runtime, device, manifest),
-        test_loader=loader_of(test_feed, recipe, runtime, device, manifest),
+        train_loader=train_loader,
+        test_loader=test_loader,
         step=TrainStep(model, recipe, device, mean=manifest.mean, std=manifest.std, seed=seed),
     )
 

@@ -45,5 +45,5 @@ class _Lines:
     def __call__(self, amount: int) -> None:
         self._done += amount
         if time.monotonic() >= self._next:
-            note(f"{self._what}: {100 * self._done // self._total}%")
+            note(f"{self._what}: {min(100, 100 * self._done // self._total)}%")
             self._next = time.monotonic() + _LINE_SECONDS

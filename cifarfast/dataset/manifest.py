@@ -134,3 +134,20 @@ def check_folder(folder: Path, *, full: bool) -> Manifest:
                 f"{path} is damaged (its SHA-256 is not the manifest's): {CONVERT_HINT} --out {folder} --force"
             )
     return manifest
+
+
+def check_unchanged(folder: Path, manifest: Manifest) -> None:
+    """Refuse a folder that was converted again since its manifest was read; to be asked when its files have been.
+
+    A conversion takes the manifest away before it replaces the first file and writes one after the last, so
+    that whoever finds the same one as before has read the files that go with it.
+
+    Raises:
+        UserError: it is gone, or another one.
+    """
+    try:
+        same = read_manifest(folder) == manifest
+    except UserError:
+        same = False
+    if not same:
+        raise UserError(f"{folder} was converted again while it was being read: start again when that is done")
