@@ -49,6 +49,7 @@ def test_what_differs_is_told(make_run: MakeRun, tmp_path: Path) -> None:
 def test_the_same_run_twice_does_not_differ(run: Path, tmp_path: Path) -> None:
     page = Page.read(write_comparison([run, run], tmp_path / "page.html"))
     assert "Nothing: all of them were asked for the same." in page.text
+    assert "Test accuracies from 60.00 % to 60.00 %." in page.text.replace("\u202f", " ")  # no repetition with n = 2
 
 
 def test_many_runs_have_letters_of_their_own() -> None:
