@@ -97,7 +97,9 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
 
 def test_divergence_stops_the_run_before_the_weights(data: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, max_lr=1e30, div_factor=1.0)
-    with pytest.raises(NonFiniteError, match=r"^training diverged at step \d+ \(epoch 1, learning rate 1e\+30\)") as stopped:
+    with pytest.raises(
+        NonFiniteError, match=r"^training diverged at step \d+ \(epoch 1, learning rate 1e\+30\)"
+    ) as stopped:
         fit(data, tmp_path / "run", recipe)
     assert "\n" not in str(stopped.value)
     assert not (tmp_path / "run" / "summary.json").exists()
