@@ -35,8 +35,8 @@ class HangError(BaseException):
 
 
 @contextmanager
-def limits() -> Iterator[None]:
-    """Time of the processor and memory; the clock of pytest-timeout stays its own."""
+def little_time() -> Iterator[None]:
+    """End what takes too much of the processor's time; within one call of C only pytest-timeout can."""
 
     def hang(_: int, __: FrameType | None) -> NoReturn:
         raise HangError(f"still reading after {SECONDS} s")
@@ -71,6 +71,7 @@ def count(target: Target, corruptions: int) -> int:
     return math.ceil(corruptions * target.weight / sum(target.weight for target in TARGETS))
 
 
+@pytest.mark.timeout(method="thread")  # which ends calls of C too, and the tests with them
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_damage_is_refused_or_changes_nothing(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
@@ -87,7 +88,7 @@ def test_damage_is_refused_or_changes_nothing(
             path.write_bytes(target.pack(whole, damaged))
             case = f"{target.name}, corruption {number}: {what}"
             try:
-                with limits():
+                with little_time():
                     found = target.read(tmp_path)
             except UserError as error:
                 message = str(error)
@@ -105,3 +106,21 @@ def test_damage_is_refused_or_changes_nothing(
 
 def test_an_ordinary_run_makes_at_least_2000() -> None:
     assert sum(count(target, CORRUPTIONS) for target in TARGETS) >= 2000
+
+
+def test_a_reader_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fuzz.test_fuzz.SECONDS", 0.1)
+
+    def hang() -> None:
+        while True:
+            pass
+
+    with pytest.raises(HangError), little_time():
+        hang()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system says how much memory a process has")
+def test_a_reader_that_asks_for_too_much_memory_is_told() -> None:
+    with little_memory(), pytest.raises(MemoryError):
+        bytearray(2 * MEMORY)
+    bytearray(2 * MEMORY)
