@@ -26,7 +26,7 @@ KILL_POINTS = {
 }
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["cifarfast.training", "cifarfast.loaders.resident"])
+_context.set_forkserver_preload(["cifarfast.training", "cifarfast.loaders.resident", "tests.tiny"])
 
 
 def run_in_a_process(
@@ -36,21 +36,35 @@ def run_in_a_process(
     resume: bool = False,
     die_at: tuple[str, int] | None = None,
     checkpoint_minutes: float = 10.0,
+    tiny: bool = True,
 ) -> int:
-    """Train, or go on; returns the exit code: -9 if the process died when it came to a point for the n-th time."""
-    process = _context.Process(target=_run, args=(out, config, resume, die_at, checkpoint_minutes))
+    """Train, or go on; returns the exit code: -9 if the process died when it came to a point for the n-th time.
+
+    Args:
+        out, config, checkpoint_minutes: as `cifarfast.fit` has them.
+        resume: go on with the run in `out`.
+        die_at: which of the kill points, and at which call.
+        tiny: with the tiny network, so that what takes time is not the arithmetic.
+    """
+    process = _context.Process(target=_run, args=(out, config, resume, die_at, checkpoint_minutes, tiny))
     process.start()
     process.join(timeout=240)
     assert process.exitcode is not None
     return process.exitcode
 
 
-def _run(out: Path, config: RunConfig, resume: bool, die_at: tuple[str, int] | None, checkpoint_minutes: float) -> None:
+def _run(
+    out: Path, config: RunConfig, resume: bool, die_at: tuple[str, int] | None, checkpoint_minutes: float, tiny: bool
+) -> None:
     import torch
 
     import cifarfast
+    from cifarfast import setup
+    from tests.tiny import build_tiny
 
     torch.set_num_threads(1)  # two would wait for each other where others use the cores, far longer than they compute
+    if tiny:
+        vars(setup)["build_model"] = build_tiny
     if die_at is not None:
         point, count = die_at
         _arm(*KILL_POINTS[point], count)

@@ -1,7 +1,9 @@
 import json
 import math
+import os
 import platform
 import random
+import signal
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import cifarfast
-from cifarfast import Recipe, RunConfig, Runtime, Sweep, UserError, lr_range_test
+from cifarfast import Recipe, RunConfig, Runtime, Stopped, Sweep, UserError, lr_range_test
 from cifarfast.dataset.manifest import read_manifest
 from cifarfast.device import open_device
 from cifarfast.lr_range import sweep_step
@@ -288,6 +290,26 @@ def test_what_a_range_test_leaves(data: Path, tmp_path: Path) -> None:
     assert judged_by_training.result.points[0].loss != record.result.points[0].loss
     with pytest.raises(UserError, match="already holds a range test"):
         cifarfast.recipe_range_test(config, sweep, out=out)
+
+
+def test_a_signal_ends_it_after_the_step_and_leaves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(recipe=TINY, runtime=PLAIN, data=data, train_images=32)
+    steps: list[int] = []
+    train = TrainStep.__call__
+
+    def signalled(*args: Any, **kwargs: Any) -> None:
+        steps.append(1)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        train(*args, **kwargs)
+
+    monkeypatch.setattr(TrainStep, "__call__", signalled)
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        cifarfast.recipe_range_test(config, Sweep(num_iter=20, divergence=1e6), out=tmp_path / "range")
+    assert len(steps) < 20
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_example_in_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,9 @@
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from cifarfast import door
 from cifarfast.recipe import Augmentation, Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.train import Arguments, main, parse_arguments
-from tests.commands import command, refused
+from tests.commands import ROOT, command, refused
 
 SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-images", "16", "--device", "cpu")
 FLAGS = {
@@ -84,6 +87,33 @@ def test_a_run_from_the_command_line(data: Path, tmp_path: Path) -> None:
     assert "already holds a run" in refused(again.returncode, again.stderr)
 
 
+def test_a_signal_stops_the_command_and_resume_ends_the_run(data: Path, tmp_path: Path) -> None:
+    arguments = ("--data", data, *SMALL, "--loader", "resident", "--epochs", "3", "--out", "run")
+    line = [sys.executable, "-m", "cifarfast.train", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith(" 1/3 "):
+            assert process.poll() is None
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    stopping, stopped = errors.splitlines()
+    assert stopping == "SIGTERM: stopping after this step; a second signal leaves at once"
+    assert stopped == "error: stopped by SIGTERM: go on with python -m cifarfast.train --resume run"
+    changed = command("cifarfast.train", "--resume", "run", "--batch-size", "8", cwd=tmp_path)
+    assert "run was not begun with --batch-size 8 (but 16)" in refused(changed.returncode, changed.stderr)
+    elsewhere = command("cifarfast.train", "--resume", "run", "--out", "other", cwd=tmp_path)
+    assert "leave out --out" in refused(elsewhere.returncode, elsewhere.stderr)
+    done = command("cifarfast.train", "--resume", "run", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line[:5] for line in done.stdout.splitlines()[1:4]] == [" 1/3 ", " 2/3 ", " 3/3 "]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["epochs"], summary["steps"], len(summary["resumed_at"])) == (3, 6, 1)
+
+
 def test_without_a_compiler_the_run_is_eager_and_says_so(data: Path, tmp_path: Path) -> None:
     arguments = ("--data", data, *SMALL, "--loader", "resident", "--out", "run", "--compile")
     cache = str(tmp_path / "cache")
@@ -130,6 +160,8 @@ def test_divergence_is_exit_3(data: Path, tmp_path: Path, capsys: pytest.Capture
         (("--device", "cuda"), "--device cuda"),
         (("--data", "nowhere"), "python -m data_prep.to_ffcv --out nowhere"),
         (("--out", "/proc/run"), "cannot write to /proc/run"),
+        (("--resume", "nowhere"), "nowhere holds no run"),
+        (("--checkpoint-minutes", "0"), "checkpoint_minutes must be positive"),
     ],
 )
 @pytest.mark.usefixtures("restored_sigterm")
