@@ -32,7 +32,7 @@ def test_what_follows_from_the_logits(tmp_path: Path) -> None:
     assert np.allclose(found.probabilities, expected.numpy(), rtol=1e-12)
     answers = LOGITS.argmax(1)
     assert found.predicted.tolist() == answers.tolist()
-    counted = [[int(((LABELS == i) & (answers == j)).sum()) for j in range(10)] for i in range(10)]
+    counted = [[int(((LABELS - i == 0) & (answers == j)).sum()) for j in range(10)] for i in range(10)]
     assert found.confusion.tolist() == counted
     wrong = sorted((-float(expected[i].max()), i) for i in range(50) if answers[i] != LABELS[i])
     assert found.worst(9).tolist() == [i for _, i in wrong[:9]]
