@@ -30,6 +30,7 @@ from cifarfast.recipe import RECIPES, Recipe
 
 Arguments = TypeVar("Arguments")
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STYLE = (tyro.conf.OmitArgPrefixes,)
 
 
@@ -71,7 +72,9 @@ def named(argv: Sequence[str] | None, flag: str) -> str | None:
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a command and leave with the exit code that its outcome asks for."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is for a job in the background
+            signal.signal(number, _leave)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be UTF-8
     try:
@@ -103,8 +106,13 @@ def fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    # As an exception, so that temporary files are removed and locks released on the way out.
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    # As an exception, so that temporary files are removed and locks released on the way out; a second signal
+    # does not wait for that.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
     fail("terminated", EXIT_TERMINATED)
 
 

@@ -38,7 +38,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def restored_sigterm() -> Iterator[None]:
-    """Undoes the handler that `door.run` sets."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Undoes the handlers that `door.run` sets."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

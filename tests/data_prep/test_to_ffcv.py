@@ -142,3 +142,68 @@ def test_ended_half_way_and_run_again(signum: signal.Signals, tmp_path: Path, to
     assert to_ffcv(*SYNTHETIC, "--out", "out").returncode == 0
     assert check_folder(out, full=True).kind == "synthetic"
     assert not list(out.glob(".*.tmp"))
+
+
+WAITING = """
+import sys, time
+from cifarfast import door
+from data_prep import convert, to_ffcv
+from data_prep.sources.synthetic import Synthetic
+from data_prep.writers.ffcv_writer import FFCVWriter
+
+def wait(*_):
+    print("here", flush=True)
+    time.sleep(60)
+
+"""
+STAGES = {"loading": "Synthetic.load", "writing": "FFCVWriter.write", "verifying": "convert._described"}
+CONVERT = ("--source", "synthetic:30,10", "--out", "out")
+
+
+def waiting(tmp_path: Path, *places: str) -> "subprocess.Popen[str]":
+    """The command, after it has come to the first of the places in its code at which it is to wait."""
+    script = WAITING + "".join(f"{place} = wait\n" for place in places) + "door.run(to_ffcv.main)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *CONVERT],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed")
+@pytest.mark.parametrize(("signum", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_signal_at_any_stage_leaves_the_folder_as_it_was(
+    stage: str, signum: signal.Signals, word: str, tmp_path: Path, to_ffcv: Command
+) -> None:
+    assert to_ffcv(*SYNTHETIC, "--out", "out").returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with waiting(tmp_path, STAGES[stage]) as process:
+        process.send_signal(signum)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + signum
+    assert [line for line in errors.splitlines() if line.startswith(("error", "Traceback"))] == [f"error: {word}"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait_for_the_clean_up(
+    signum: signal.Signals, tmp_path: Path, to_ffcv: Command
+) -> None:
+    with waiting(tmp_path, "FFCVWriter.write", "FFCVWriter.__exit__") as process:
+        process.send_signal(signum)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signum)
+        assert process.wait(5) == -signum  # which a shell calls 130 or 143
+    assert to_ffcv(*SYNTHETIC, "--out", "out").returncode == 0
+    assert not list((tmp_path / "out").glob(".*.tmp"))
