@@ -1,6 +1,6 @@
 import torch
 
-from cifarfast.optim import build_optimizer, set_hyperparameters
+from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.recipe import Recipe
 
 
@@ -22,3 +22,14 @@ def test_it_is_adam_with_l2_and_cycled_beta1() -> None:
         product = momentum**step  # torch corrects the bias with the present beta1, not with the product of all
         weight = weight - lr * (first / (1 - product)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
         torch.testing.assert_close(model.weight.detach(), weight)
+
+
+def test_the_room_for_its_state_is_what_the_first_step_makes() -> None:
+    model = torch.nn.Conv2d(4, 5, 3).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, Recipe())
+    model.weight.grad = torch.ones_like(model.weight)
+    optimizer.step()
+    made, room = optimizer.state[model.weight], empty_state(model.weight)
+    assert room.keys() == made.keys()
+    for key, tensor in made.items():
+        assert (room[key].shape, room[key].dtype, room[key].stride()) == (tensor.shape, tensor.dtype, tensor.stride())
