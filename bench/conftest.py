@@ -81,7 +81,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Images per second, which the table of seconds leaves to the reader."""
     session = getattr(config, "_benchmarksession", None)
-    rows = [b for b in session.benchmarks if b.extra_info] if session else []
+    rows = [b for b in session.benchmarks if "images_per_second" in b.extra_info] if session else []
     if rows:
         terminalreporter.section("images per second: median (quartiles), number of rounds")
     for row in rows:
