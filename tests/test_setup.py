@@ -10,7 +10,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "ffcv", "numba", "matplotlib", "scipy", "jinja2"}
-DOORS = ["cifarfast.find_lr", "cifarfast.report", "cifarfast.train", "data_prep.to_ffcv"]
+DOORS = [
+    "cifarfast.evaluate",
+    "cifarfast.find_lr",
+    "cifarfast.predict",
+    "cifarfast.report",
+    "cifarfast.train",
+    "data_prep.to_ffcv",
+]
 
 # Runs a module as a command and reports what it imported.
 PROBE = """
