@@ -84,9 +84,9 @@ def test_predicting_answers_for_the_rest(run: Path, tmp_path: Path, capsys: pyte
     answers = json.loads(said.out)
     assert [answer["file"] for answer in answers] == [str(files[0]), str(files[2])]
     config, model = read_config(run), read_model(run)
-    for answer, colour in zip(answers, ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)), strict=True):
+    for answer, rgb in zip(answers, ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)), strict=True):
         mean, std = torch.tensor(config.mean), torch.tensor(config.std)
-        image = ((torch.tensor(colour) - mean) / std).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+        image = ((torch.tensor(rgb) - mean) / std).view(1, 3, 1, 1).expand(1, 3, 32, 32)
         expected = model(image).softmax(1)[0].tolist()
         found = [answer["classes"][name] for name in config.class_names]
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)

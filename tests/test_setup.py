@@ -62,7 +62,7 @@ def _constraints() -> dict[str, Requirement]:
 
 def test_extras() -> None:
     extras = metadata.metadata("cifarfast").get_all("Provides-Extra")
-    assert set(extras or ()) == {"bench", "dev", "ffcv", "lr-finder", "tensorboard", "tools"}
+    assert set(extras or ()) == {"bench", "dev", "ffcv", "lr-finder", "onnx", "tensorboard", "tools"}
 
 
 @pytest.mark.parametrize(
