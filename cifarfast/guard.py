@@ -31,6 +31,7 @@ class FiniteGuard:
         self._fatal_step = torch.full((), -1, dtype=torch.int64, device=device)
         self._fatal_values = torch.zeros(1 + sum(map(len, watched.values())), device=device)
 
+    @torch.no_grad()  # the weights are among the values, and their graph would grow with every step
     def judge(self, loss: torch.Tensor, values: list[torch.Tensor], step: int) -> torch.Tensor:
         """1.0 where this step must change nothing, else 0.0: a float tensor () on the device.
 

@@ -1,9 +1,12 @@
 """The training loop."""
 
+from collections.abc import Callable
+
 from cifarfast.checkpoint import Checkpoints, Progress
 from cifarfast.display import Display
 from cifarfast.errors import Stopped
 from cifarfast.metrics import EpochRow
+from cifarfast.predictions import write_predictions
 from cifarfast.runfolder import RunFolder
 from cifarfast.schedule import OneCycle
 from cifarfast.setup import Setup
@@ -19,6 +22,7 @@ def run_epochs(
     watch: Stopwatch,
     folder: RunFolder,
     checkpoints: Checkpoints,
+    on_epoch: Callable[[EpochRow], object],
 ) -> None:
     """Train and evaluate from `progress` to the end of the schedule; each row is on disk before the next epoch starts.
 
@@ -61,8 +65,8 @@ def run_epochs(
                     steps=steps,
                     train_loss=trained.loss,
                     train_accuracy=trained.accuracy,
-                    test_loss=tested.loss,
-                    test_accuracy=tested.accuracy,
+                    test_loss=tested.score.loss,
+                    test_accuracy=tested.score.accuracy,
                     lr=schedule.lr(steps - 1),
                     epoch_seconds=epoch_seconds,
                     eval_seconds=watch.take("eval"),
@@ -71,8 +75,10 @@ def run_epochs(
                     peak_memory_bytes=device.peak_memory_bytes(),
                 )
                 folder.append(row)
+                write_predictions(folder.path, tested.logits, tested.labels, epoch=row.epoch)
                 progress.finish(row)
                 display.epoch(row)
+                on_epoch(row)
                 with watch.span("checkpoint"):
                     save()
         except Stopped as stopped:

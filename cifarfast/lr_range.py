@@ -159,7 +159,7 @@ def sweep_step(
             if validation is None:
                 return loss
             with validation.epoch(0) as held_out:
-                return evaluate(step.model, held_out, device, mean=step.mean, std=step.std).loss
+                return evaluate(step.model, held_out, device, mean=step.mean, std=step.std).score.loss
 
         return measure(advance, sweep)
 

@@ -1,11 +1,12 @@
 """The folder of a run: the interface between training, evaluation, reports, benchmarks and people.
 
-    config.json        what was asked: recipe, runtime, data, seed
-    metrics.jsonl      one line an epoch, appended as it ends
-    checkpoints/       how far training has come, the last two
-    summary.json       what came out, written once at the end
-    model.safetensors  the weights and buffers of the raw network
-    .lock              held by the process that writes here
+    config.json              what was asked: recipe, runtime, data, seed
+    metrics.jsonl            one line an epoch, appended as it ends
+    predictions.safetensors  what the network says about the test images, after the last epoch
+    checkpoints/             how far training has come, the last two
+    summary.json             what came out, written once at the end
+    model.safetensors        the weights and buffers of the raw network
+    .lock                    held by the process that writes here
 
 Nothing in it can execute: JSON and safetensors only. Every file but the metrics is written atomically,
 and a line of the metrics is appended in one write, so that a copy made at any moment is a run folder too.

@@ -240,11 +240,24 @@ def _scaler_state(scaler: torch.amp.GradScaler, saved: Mapping[str, float]) -> d
     return {name: type(now[name])(value) for name, value in saved.items()}
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network says about some images, and how much of it is right."""
+
+    score: Score
+    """Loss and accuracy."""
+    logits: torch.Tensor
+    """float32 (N, 10), on the device, in the order of the images."""
+    labels: torch.Tensor
+    """int64 (N,), on the device."""
+
+
 def evaluate(
     model: ResNet, batches: Iterator[Batch], device: Device, *, mean: torch.Tensor, std: torch.Tensor
-) -> Score:
-    """Loss and accuracy of the raw network in eval mode over all batches; its mode is restored."""
+) -> Evaluation:
+    """Ask the raw network, in eval mode, about all batches; its mode is restored."""
     statistics, was_training = Statistics(device.target), model.training
+    said: list[tuple[torch.Tensor, torch.Tensor]] = []
     model.eval()
     try:
         with torch.inference_mode():
@@ -253,6 +266,8 @@ def evaluate(
                 with device.autocast():
                     logits = model(inputs.contiguous(memory_format=device.memory_format)).float()
                     statistics.add(logits, labels, F.cross_entropy(logits, labels))
+                said.append((logits, labels))
     finally:
         model.train(was_training)
-    return statistics.take()
+    logits, labels = (torch.cat(parts) for parts in zip(*said, strict=True))
+    return Evaluation(statistics.take(), logits, labels)

@@ -1,10 +1,15 @@
 """The epochs of a run as TensorBoard events, beside metrics.jsonl."""
 
+import importlib.util
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from cifarfast.errors import UserError
 from cifarfast.metrics import EpochRow
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FOLDER_NAME = "tensorboard"
 TAGS = {
@@ -25,21 +30,17 @@ class TensorBoard:
     """Writes events into `tensorboard/` of a run folder, as a context manager that closes the file.
 
     Args:
-        run: the run folder.
-        done: epochs that were done before; events of later ones, from a run that was interrupted, are overruled.
+        run: the run folder; made by the first event.
 
     Raises:
         UserError: TensorBoard is not installed.
     """
 
-    def __init__(self, run: Path, *, done: int = 0) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError(
-                "--tensorboard needs TensorBoard: pip install 'cifarfast[tensorboard]', or leave it out"
-            ) from None
-        self._writer = SummaryWriter(str(run / FOLDER_NAME), purge_step=done + 1)
+    def __init__(self, run: Path) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UserError("--tensorboard needs TensorBoard: pip install 'cifarfast[tensorboard]', or leave it out")
+        self._folder = run / FOLDER_NAME
+        self._writer: SummaryWriter | None = None
 
     def __enter__(self) -> "TensorBoard":
         return self
@@ -47,10 +48,16 @@ class TensorBoard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def epoch(self, row: EpochRow) -> None:
         """One epoch is done: its figures go to the disk, over the number of the epoch."""
+        if self._writer is None:  # only now, so that a run that is refused leaves no folder
+            from torch.utils.tensorboard import SummaryWriter
+
+            # Events from here on, of a run that was interrupted, are overruled.
+            self._writer = SummaryWriter(str(self._folder), purge_step=row.epoch)
         for tag, field in TAGS.items():
             self._writer.add_scalar(tag, getattr(row, field), row.epoch)
         self._writer.flush()

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from cifarfast.checks import positive
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig, run_config
-from cifarfast.door import named, named_recipe, parse, run
+from cifarfast.door import named, named_recipe, note, parse, run
 from cifarfast.recipe import RECIPES
 from cifarfast.runfolder import read_config
 from cifarfast.runtime import Runtime
 
 if TYPE_CHECKING:
+    from cifarfast.metrics import EpochRow
     from cifarfast.summary import Summary
 
 PROG = "python -m cifarfast.train"
@@ -30,6 +32,10 @@ class Arguments(RunConfig):
     """Go on with the run in this folder, as it was begun; more --epochs make it longer."""
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     """Longest time between two checkpoints; there is one at the end of every epoch too."""
+    tensorboard: bool = False
+    """Write TensorBoard events into the run folder too (pip install 'cifarfast[tensorboard]')."""
+    report: bool = True
+    """Draw report.html at the end; --no-report leaves that to python -m cifarfast.report."""
     summary: bool = False
     """Print the network's layers, output shapes, parameters and FLOPs, and leave."""
 
@@ -52,17 +58,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.summary:
         _print_layers()
         return
+    from cifarfast.tensorboard import TensorBoard
     from cifarfast.training import fit, resume  # imports torch, which --help does without
 
     config, minutes = run_config(arguments), arguments.checkpoint_minutes
-    if arguments.resume is not None:
-        out = arguments.resume
-        summary = resume(out, config, checkpoint_minutes=minutes)
-    else:
-        out = arguments.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{arguments.recipe.name}"
-        summary = fit(**vars(config), out=out, checkpoint_minutes=minutes)
+    default = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{arguments.recipe.name}"
+    out = arguments.resume or arguments.out or default
+    with TensorBoard(out) if arguments.tensorboard else nullcontext() as board:
+        on_epoch = board.epoch if board else _nothing
+        if arguments.resume:
+            summary = resume(out, config, checkpoint_minutes=minutes, on_epoch=on_epoch)
+        else:
+            summary = fit(**vars(config), out=out, checkpoint_minutes=minutes, on_epoch=on_epoch)
     _print_result(summary, arguments)
     print(f"saved {out}")
+    if arguments.report:
+        _draw_report(out)
+
+
+def _nothing(row: "EpochRow") -> None:
+    """No TensorBoard was asked for."""
+
+
+def _draw_report(run: Path) -> None:
+    try:
+        from cifarfast.reporting.page import write_report
+
+        print(f"see {write_report(run)}")
+    except Exception as error:  # noqa: BLE001  # whatever it is, the run itself is safe on the disk
+        note(f"no report was drawn ({error}): python -m cifarfast.report {run} tries again")
 
 
 def _print_layers() -> None:

@@ -1,6 +1,7 @@
 """A run from its beginning, or from where it was left, to its end: `fit` and `resume`."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +13,7 @@ from cifarfast.device import compile_cache
 from cifarfast.door import note
 from cifarfast.errors import UserError
 from cifarfast.loop import run_epochs
+from cifarfast.metrics import EpochRow
 from cifarfast.model import flops_per_image
 from cifarfast.recipe import Recipe
 from cifarfast.runfolder import RunFolder, read_config, read_summary
@@ -20,6 +22,8 @@ from cifarfast.schedule import one_cycle
 from cifarfast.setup import Setup, set_up
 from cifarfast.stopwatch import Stopwatch
 from cifarfast.summary import Compile, Effective, RuntimeRecord, Summary, of_rows
+
+OnEpoch = Callable[[EpochRow], object]
 
 
 def fit(
@@ -33,6 +37,7 @@ def fit(
     test_images: int | None = None,
     verify: bool = True,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    on_epoch: OnEpoch = lambda row: None,
 ) -> Summary:
     """Train one network from scratch and leave a run folder.
 
@@ -44,6 +49,7 @@ def fit(
         test_images: likewise for evaluation.
         verify: hold the data against its SHA-256 digests first, not only against its sizes.
         checkpoint_minutes: longest time between two checkpoints; there is one at the end of every epoch too.
+        on_epoch: told of every epoch as it ends.
 
     Raises:
         UserError: the data, the folder, the device or a size is unusable; nothing was trained. Or a loader
@@ -64,10 +70,16 @@ def fit(
     setup = set_up(config)
     with RunFolder(out) as folder:
         folder.write_config(saved_config(config, setup.manifest))
-        return _train(setup, folder, start, checkpoint_minutes)
+        return _train(setup, folder, start, checkpoint_minutes, on_epoch)
 
 
-def resume(run: Path, config: RunConfig | None = None, *, checkpoint_minutes: float = CHECKPOINT_MINUTES) -> Summary:
+def resume(
+    run: Path,
+    config: RunConfig | None = None,
+    *,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    on_epoch: OnEpoch = lambda row: None,
+) -> Summary:
     """Go on with a run that was interrupted; it ends with the weights and metrics that it would have had, bit for bit.
 
     That holds for the same machine, versions and number of threads, with deterministic kernels: on a CPU all
@@ -77,7 +89,7 @@ def resume(run: Path, config: RunConfig | None = None, *, checkpoint_minutes: fl
         run: its folder.
         config: as asked now, by default as the run was. What decides neither weights nor metrics may differ
             (workers, the place of the data), and there may be more epochs: the schedule stretches from here on.
-        checkpoint_minutes: longest time between two checkpoints.
+        checkpoint_minutes, on_epoch: as in `fit`.
 
     Raises:
         UserError: the folder holds no run or is in use, something else was asked than the run was, or as in `fit`.
@@ -98,10 +110,10 @@ def resume(run: Path, config: RunConfig | None = None, *, checkpoint_minutes: fl
         if (now.train_sha256, now.test_sha256) != (saved.train_sha256, saved.test_sha256):
             raise UserError(f"{config.data} holds other data than {run} was begun with: name that with --data")
         folder.write_config(now)
-        return _train(setup, folder, start, checkpoint_minutes)
+        return _train(setup, folder, start, checkpoint_minutes, on_epoch)
 
 
-def _train(setup: Setup, folder: RunFolder, start: float, checkpoint_minutes: float) -> Summary:
+def _train(setup: Setup, folder: RunFolder, start: float, checkpoint_minutes: float, on_epoch: OnEpoch) -> Summary:
     config, step, device = setup.config, setup.step, setup.device
     started = datetime.now(timezone.utc)
     compile_seconds = step.compile(note) if config.runtime.compile else None
@@ -122,7 +134,7 @@ def _train(setup: Setup, folder: RunFolder, start: float, checkpoint_minutes: fl
     folder.rewrite(progress.rows)
     checkpoints = Checkpoints(folder.checkpoints, effective, minutes=checkpoint_minutes, first=first)
     with watch.span("run"), checkpoints:
-        run_epochs(setup, schedule, progress, watch, folder, checkpoints)
+        run_epochs(setup, schedule, progress, watch, folder, checkpoints, on_epoch)
     folder.write_model(step.model)
     data = setup.data()
     summary = Summary(

@@ -13,7 +13,7 @@ from tests.commands import command, refused
 from tests.test_train import FLAGS as TRAIN_FLAGS
 
 SMALL = ("--batch-size", "16", "--train-images", "32", "--device", "cpu", "--loader", "resident")
-FLAGS = TRAIN_FLAGS - {"--summary", "--resume", "--checkpoint-minutes"} | {
+FLAGS = TRAIN_FLAGS - {"--summary", "--resume", "--checkpoint-minutes", "--tensorboard", "--report"} | {
     "--start-lr", "--end-lr", "--num-iter", "--mode", "--smoothing", "--divergence",
 }  # fmt: skip
 

@@ -71,3 +71,10 @@ def test_the_state_can_be_copied_into_another() -> None:
         live[name].copy_(tensor)
     judge(second, NAN)
     assert second.fatal_step() == 0
+
+
+def test_what_it_remembers_has_no_history() -> None:
+    """The weights among the values require gradients: a graph over them would keep every step's tensors alive."""
+    strict = guard()
+    strict.judge(torch.tensor(1.0, requires_grad=True), [torch.ones(3, requires_grad=True)] * 3, 0)
+    assert not any(tensor.requires_grad for tensor in strict.tensors().values())

@@ -327,7 +327,8 @@ def test_evaluation_is_exact_and_changes_nothing() -> None:
     state = copy.deepcopy(model.state_dict())
     batches = [batch(0), batch(1), batch(2, size=3)]
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
-    score = evaluate(model, iter(batches), device(), mean=mean, std=std)
+    evaluation = evaluate(model, iter(batches), device(), mean=mean, std=std)
+    score = evaluation.score
     assert model.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     model.eval()

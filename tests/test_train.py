@@ -15,10 +15,11 @@ from cifarfast.runtime import Runtime
 from cifarfast.train import Arguments, main, parse_arguments
 from tests.commands import ROOT, command, refused
 
-SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-images", "16", "--device", "cpu")
+SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-images", "16", "--device", "cpu",
+         "--no-report")  # fmt: skip
 FLAGS = {
     "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary",
-    "--resume", "--checkpoint-minutes",
+    "--resume", "--checkpoint-minutes", "--tensorboard", "--report",
     "--recipe", "--target-accuracy", "--epochs", "--batch-size", "--max-lr", "--div-factor", "--final-div-factor",
     "--pct-start", "--anneal", "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay",
     "--label-smoothing", "--dropout", "--crop-padding", "--padding-mode", "--flip-probability", "--cutout-size",
@@ -37,7 +38,8 @@ def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str], monkeypa
 
 def test_every_flag_reaches_its_field() -> None:
     line = (
-        "--data d --out o --checkpoint-minutes 3 --seed 4 --train-images 5 --test-images 6 --no-verify "
+        "--data d --out o --checkpoint-minutes 3 --tensorboard --no-report --seed 4 "
+        "--train-images 5 --test-images 6 --no-verify "
         "--recipe reference --epochs 7 --max-lr 0.1 --anneal linear --no-cycle-momentum "
         "--padding-mode reflect --cutout-probability 0.5 "
         "--device cpu --compile --amp --amp-dtype bf16 --no-channels-last --loader resident --workers 2 "
@@ -48,6 +50,8 @@ def test_every_flag_reaches_its_field() -> None:
         data=Path("d"),
         out=Path("o"),
         checkpoint_minutes=3.0,
+        tensorboard=True,
+        report=False,
         seed=4,
         train_images=5,
         test_images=6,
@@ -73,7 +77,8 @@ def test_every_flag_reaches_its_field() -> None:
 
 
 def test_a_run_from_the_command_line(data: Path, tmp_path: Path) -> None:
-    done = command("cifarfast.train", "--data", data, *SMALL, "--loader", "resident", cwd=tmp_path)
+    extras = ("--report", "--tensorboard")
+    done = command("cifarfast.train", "--data", data, *SMALL, "--loader", "resident", *extras, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     (out,) = (tmp_path / "runs").iterdir()
     assert out.name.endswith("-reference")
@@ -81,6 +86,9 @@ def test_a_run_from_the_command_line(data: Path, tmp_path: Path) -> None:
     assert "data: synthetic, 32 training and 16 test images" in lines
     assert any(line.startswith(" 1/1 ") for line in lines)  # one line an epoch where there is no terminal
     assert f"saved {Path('runs') / out.name}" in lines
+    assert lines[-1] == f"see {Path('runs') / out.name / 'report.html'}"
+    assert (out / "report.html").stat().st_size > 10_000
+    assert len(list((out / "tensorboard").iterdir())) == 1
     whole = next(line for line in lines if line.startswith("the whole run"))
     assert whole.endswith(f"python -m cifarfast.train --data {data} --recipe reference --device cpu --loader resident")
     again = command("cifarfast.train", "--data", data, *SMALL, "--out", out, cwd=tmp_path)
@@ -107,7 +115,7 @@ def test_a_signal_stops_the_command_and_resume_ends_the_run(data: Path, tmp_path
     assert "run was not begun with --batch-size 8 (but 16)" in refused(changed.returncode, changed.stderr)
     elsewhere = command("cifarfast.train", "--resume", "run", "--out", "other", cwd=tmp_path)
     assert "leave out --out" in refused(elsewhere.returncode, elsewhere.stderr)
-    done = command("cifarfast.train", "--resume", "run", cwd=tmp_path)
+    done = command("cifarfast.train", "--resume", "run", "--no-report", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line[:5] for line in done.stdout.splitlines()[1:4]] == [" 1/3 ", " 2/3 ", " 3/3 "]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import cifarfast
 from cifarfast import NonFiniteError, Recipe, Runtime, UserError
 from cifarfast.dataset.manifest import read_manifest
+from cifarfast.predictions import read_predictions
 from cifarfast.summary import Summary
 
 TINY = Recipe(batch_size=16, epochs=2)
@@ -32,7 +33,8 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sum
 def test_what_a_run_leaves(run: tuple[Path, Summary], data: Path) -> None:
     out, summary = run
     assert {path.name for path in out.iterdir()} == {
-        ".lock", "checkpoints", "config.json", "metrics.jsonl", "summary.json", "model.safetensors"
+        ".lock", "checkpoints", "config.json", "metrics.jsonl", "summary.json", "model.safetensors",
+        "predictions.safetensors",
     }  # fmt: skip
     written = json.loads((out / "summary.json").read_text())
     assert (written["epochs"], written["steps"], written["seed"], written["schema"]) == (2, 8, 3, 1)
@@ -68,6 +70,10 @@ def test_the_saved_weights_give_the_reported_accuracy(run: tuple[Path, Summary],
     with torch.no_grad():
         right = int((model(images).argmax(1) == torch.from_numpy(test.labels)).sum())
     assert right == round(summary.test_accuracy * 40)
+    predictions = read_predictions(out)
+    assert predictions is not None
+    assert torch.equal(torch.from_numpy(predictions.labels), torch.from_numpy(test.labels))
+    assert (predictions.epoch, int((predictions.predicted == predictions.labels).sum())) == (2, right)
 
 
 def test_the_same_command_twice_gives_the_same_bits(run: tuple[Path, Summary], data: Path, tmp_path: Path) -> None:
