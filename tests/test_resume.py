@@ -33,11 +33,13 @@ WRITTEN = "when a checkpoint has its name, before the old one is gone"
 Outcome = tuple[dict[str, torch.Tensor], list[dict[str, Any]]]
 
 
-def config(data: Path, loader: Any = "resident", recipe: Recipe = RECIPE, **runtime: Any) -> RunConfig:
+def config(
+    data: Path, loader: Any = "resident", recipe: Recipe = RECIPE, workers: int = 0, **runtime: Any
+) -> RunConfig:
     return RunConfig(
         data=data,
         recipe=recipe,
-        runtime=Runtime(device="cpu", loader=loader, workers=1, **runtime),
+        runtime=Runtime(device="cpu", loader=loader, workers=workers, **runtime),
         seed=7,
         train_images=13,
         test_images=8,
@@ -125,7 +127,7 @@ def test_killed_twice_in_one_epoch(
     uninterrupted: Callable[[RunConfig], Outcome], data: Path, tmp_path: Path, loader: str
 ) -> None:
     needs(loader)
-    run, asked = tmp_path / "run", config(data, loader)
+    run, asked = tmp_path / "run", config(data, loader, workers=1)
     # Checkpoints come after steps 1, 2, 3, after step 3 with its evaluation, and after step 4: then after step 5.
     assert run_in_a_process(run, asked, die_at=(WRITTEN, 5), checkpoint_minutes=1e-9) == -signal.SIGKILL
     assert run_in_a_process(run, asked, resume=True, die_at=(WRITTEN, 1), checkpoint_minutes=1e-9) == -signal.SIGKILL
@@ -288,7 +290,7 @@ def test_a_run_can_be_made_longer(finished: Path, data: Path) -> None:
         ({"recipe": replace(RECIPE, batch_size=5)}, "--batch-size 5 (but 4)"),
         ({"recipe": replace(RECIPE, epochs=1)}, "--epochs 1 (but 2)"),
         ({"recipe": replace(RECIPE, augmentation=replace(RECIPE.augmentation, cutout_size=4))}, "--cutout-size 4"),
-        ({"runtime": Runtime(device="cpu", loader="ffcv", workers=1)}, "--loader ffcv (but resident)"),
+        ({"runtime": Runtime(device="cpu", loader="ffcv", workers=0)}, "--loader ffcv (but resident)"),
         ({"seed": 8}, "--seed 8 (but 7)"),
         ({"train_images": 12, "seed": 8}, "--seed 8 (but 7), --train-images 12 (but 13)"),
     ],
@@ -312,7 +314,7 @@ def test_data_and_run_may_have_moved(uninterrupted: Callable[[RunConfig], Outcom
     asked = unfinished(data, tmp_path / "before")
     (tmp_path / "before").rename(tmp_path / "after")
     shutil.copytree(data, tmp_path / "data")
-    moved = replace(asked, data=tmp_path / "data", verify=True, runtime=replace(asked.runtime, workers=0))
+    moved = replace(asked, data=tmp_path / "data", verify=True, runtime=replace(asked.runtime, workers=1))
     cifarfast.resume(tmp_path / "after", moved)
     assert_same(tmp_path / "after", uninterrupted(asked))
 
