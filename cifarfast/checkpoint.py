@@ -18,7 +18,6 @@ import msgspec
 import torch
 
 from cifarfast.errors import Stopped, UserError
-from cifarfast.files import remove_temporaries
 from cifarfast.metrics import EpochRow
 from cifarfast.records import NewerSchemaError, decode_versioned, sealed
 from cifarfast.step import TrainStep
@@ -149,7 +148,6 @@ def restore(
     Raises:
         UserError: a checkpoint was written by a newer version.
     """
-    remove_temporaries(folder)
     for path in sorted(folder.glob(f"step-*{_SUFFIX}"), reverse=True):
         hint = "taking the one before"
         try:

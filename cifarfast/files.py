@@ -39,10 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what a `replacing` that was killed has left in a folder into which nobody else is writing."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def remove_temporaries(folder: Path, *names: str) -> None:
+    """Remove what a killed `replacing` has left of these files (patterns) where nobody else is writing them."""
+    for name in names:
+        for path in folder.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

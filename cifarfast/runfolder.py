@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
-from cifarfast.files import read_plain, write_json, write_text
+from cifarfast.files import read_plain, remove_temporaries, write_json, write_text
 from cifarfast.metrics import SCHEMA, EpochRow
 from cifarfast.records import decode, decode_versioned, sealed
 from cifarfast.summary import Summary
@@ -74,6 +74,8 @@ class RunFolder:
             raise UserError(
                 f"{path} already holds a run: choose another --out, move that one away, or go on with --resume {path}"
             )
+        for folder in (path, self.checkpoints):
+            remove_temporaries(folder, "*")
 
     def __enter__(self) -> "RunFolder":
         return self

@@ -21,7 +21,7 @@ from cifarfast.dataset.manifest import (
     write_manifest,
 )
 from cifarfast.errors import UserError, one_line
-from cifarfast.files import flush, replacing, sha256_file
+from cifarfast.files import flush, remove_temporaries, replacing, sha256_file
 from data_prep.sources import Dataset, Source
 from data_prep.writers import Write, open_writer
 
@@ -56,7 +56,7 @@ def convert(source: Source, out: Path, *, force: bool = False) -> tuple[Manifest
         digest = source.digest()
         if not force and (manifest := _up_to_date(out, digest)) is not None:
             return manifest, False
-        _remove_stale(out)
+        remove_temporaries(out, *_FILES.values(), MANIFEST_NAME)
         with open_writer() as write:
             return _write_folder(source, digest, out, write), True
 
@@ -137,13 +137,6 @@ def _up_to_date(out: Path, digest: str) -> Manifest | None:
     except UserError:
         return None
     return manifest if manifest.source_digest == digest else None
-
-
-def _remove_stale(out: Path) -> None:
-    """Remove what a killed conversion left; the lock says that nobody is using it."""
-    for name in (*_FILES.values(), MANIFEST_NAME):
-        for path in out.glob(f".{name}.*.tmp"):
-            path.unlink()
 
 
 def _check_space(out: Path, dataset: Dataset) -> None:

@@ -147,3 +147,14 @@ def test_the_weights_of_another_network_are_refused(
     write_tensors(tmp_path / "run" / "model.safetensors", tensors)
     with pytest.raises(UserError, match="holds the weights of another network"):
         read_model(tmp_path / "run")
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_config(CONFIG)
+    halves = [tmp_path / "run" / ".summary.json.abc.tmp", folder.checkpoints / ".step-00000003.safetensors.abc.tmp"]
+    folder.checkpoints.mkdir()
+    for half in halves:
+        half.write_bytes(b"half")
+    with RunFolder(tmp_path / "run", resume=True):
+        assert not any(half.exists() for half in halves)
