@@ -78,7 +78,8 @@ def read_plain(path: Path, max_bytes: int) -> bytes:
     """
     check_plain(path)
     with path.open("rb") as file:
-        content = file.read(max_bytes + 1)
+        # Not `max_bytes` at once: room for all of them would be asked for, however small the file is.
+        content = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
     return content

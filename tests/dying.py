@@ -62,6 +62,8 @@ def _run(
     from cifarfast import setup
     from tests.tiny import build_tiny
 
+    # A worker of a loader notices the death of the process that forked it; a fork server would stay alive.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)  # two would wait for each other where others use the cores, far longer than they compute
     if tiny:
         vars(setup)["build_model"] = build_tiny

@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -50,8 +52,7 @@ def mark() -> str:
 @pytest.fixture
 def start(mark: str, tmp_path: Path) -> Iterator[Start]:
     """Starts a command, with an empty /dev/shm of its own, whose leftovers are looked for when the test is over."""
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp())  # not in `tmp_path`: workers make sockets there, whose paths must be short
     shared = tmp_path / "shm"
     shared.mkdir()
     require_mounts()
@@ -72,8 +73,9 @@ def start(mark: str, tmp_path: Path) -> Iterator[Start]:
         wait_until(lambda: not family(mark))
         assert not list(shared.iterdir())
         assert not list(temporary.iterdir())
-        assert not [path for path in tmp_path.rglob("*.tmp") if path != temporary]
+        assert not list(tmp_path.rglob("*.tmp"))
     finally:
+        shutil.rmtree(temporary)
         for process in family(mark):
             process.kill()
 
