@@ -57,7 +57,7 @@ train: install ## Get the data, convert it, train, print and save the result
 	banner; $(fit) --data $$data --compile --amp $$short $(TRAIN_ARGS); banner
 
 test: lint browser ## Lint, check the types and run the tests
-	$(venv) -m pytest $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(venv) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(TEST_ARGS)
 
 lint: install ## Lint and check the types
 	$(venv) -m ruff check .

@@ -26,7 +26,15 @@ KILL_POINTS = {
 }
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["cifarfast.training", "cifarfast.loaders.ffcv_loader", "cifarfast.loaders.torchvision_loader", "tests.tiny"])
+_context.set_forkserver_preload(
+    [
+        "cifarfast.training",
+        "cifarfast.loaders.resident",
+        "cifarfast.loaders.ffcv_loader",
+        "cifarfast.loaders.torchvision_loader",
+        "tests.tiny",
+    ]
+)
 
 
 def run_in_a_process(

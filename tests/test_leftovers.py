@@ -81,7 +81,7 @@ def start(mark: str, tmp_path: Path) -> Iterator[Start]:
 
 
 def train(start: Start, data: Path, out: Path, loader: str, epochs: int) -> "subprocess.Popen[str]":
-    sizes = ("--batch-size", "16", "--train-images", "32", "--test-images", "8", "--epochs", str(epochs))
+    sizes = ("--batch-size", "16", "--train-images", "32", "--test-images", "8", "--epochs", str(epochs), "--no-report")
     return start(
         "cifarfast.train", "--data", data, "--out", out, "--loader", loader, "--workers", "2", "--device", "cpu", *sizes
     )
