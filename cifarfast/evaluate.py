@@ -10,7 +10,7 @@ import tyro
 from cifarfast.door import note, parse, run
 
 if TYPE_CHECKING:
-    from cifarfast.scoring import Evaluation
+    from cifarfast.scoring import RunScore
 
 PROG = "python -m cifarfast.evaluate"
 
@@ -26,7 +26,7 @@ class Arguments:
     data: Path | None = None
     """Where the data of the run is now; by default where it was."""
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
-    """Where to evaluate; by default what the run asked for."""
+    """Where to evaluate, in the precision of the run; by default where the run asked for."""
     json: bool = False
     """Print JSON."""
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         note(f"training counted {found.recorded_right:,} right, not {found.right:,}: another machine or release rounds")
 
 
-def _print_table(found: "Evaluation") -> None:
+def _print_table(found: "RunScore") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -62,6 +62,7 @@ def _print_table(found: "Evaluation") -> None:
     table.add_section()
     table.add_row("all", f"{found.images:,}", f"{found.right:,}", f"{found.accuracy:.2%}", f"{found.loss:.4f}")
     Console().print(table)
+    print(f"data: {found.data}, {found.images:,} test images, in {found.precision} on {found.device}")
     print(f"test accuracy {found.accuracy:.2%}, test-time augmentation: {found.tta}")
 
 

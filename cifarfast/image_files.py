@@ -27,10 +27,11 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     try:
         check_plain(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow only warns of a bomb, and of what it could not read properly
+            warnings.simplefilter("ignore")  # of metadata: pixels that cannot be read are an error
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                upright = ImageOps.exif_transpose(_rgb(image))
-                return np.asarray(_square(upright).resize(_SIZE, Image.Resampling.BICUBIC))
+                square = _square(_rgb(ImageOps.exif_transpose(image)))
+                return np.asarray(square.resize(_SIZE, Image.Resampling.BICUBIC))
     except OSError as error:
         reason = error.strerror or "not an image that can be read"
     except Exception as error:  # noqa: BLE001 (Pillow raises many kinds for damaged files)
@@ -38,24 +39,19 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     raise UserError(f"{path} cannot be read as an image ({reason}): replace it or leave it out") from None
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would clip at 255
+        wide = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
+        return Image.fromarray((wide / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of no known scale")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
 def _square(image: Image.Image) -> Image.Image:
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
     return image.crop((left, top, left + side, top + side))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    exif = image.getexif()
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would clip at 255
-        wide = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
-        flat = Image.fromarray((wide / 257).round().astype(np.uint8)).convert("RGB")
-    elif image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of no known scale")
-    elif image.has_transparency_data:
-        layer = image.convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    else:
-        flat = image.convert("RGB")
-    flat.info["exif"] = exif.tobytes()
-    flat.getexif().load(exif.tobytes())
-    return flat

@@ -3,9 +3,9 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,12 +13,18 @@ from cifarfast.checks import between
 from cifarfast.door import note, parse, run
 from cifarfast.errors import EXIT_USER_ERROR, UserError, one_line
 
+if TYPE_CHECKING:
+    from cifarfast.guessing import Guess
+
 PROG = "python -m cifarfast.predict"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Name what is in image files, of any size: their central square, resized to 32x32. Runs on the CPU."""
+    """Name what is in image files of any size: the network sees their central square, resized to 32x32.
+
+    A file that cannot be read is named and the others are answered for; the exit code is then 2.
+    """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder, as python -m cifarfast.train printed it."""
@@ -44,14 +50,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     for error in failed:
         note(f"error: {error}")
     if arguments.json:
-        print(json.dumps([{"file": str(path), "classes": dict(guesses)} for path, guesses in found], indent=2))
+        answers = [{"file": str(path), "classes": [asdict(guess) for guess in guesses]} for path, guesses in found]
+        print(json.dumps(answers, indent=2, allow_nan=False))
     elif found:
         _print_table(found)
     if failed:
         sys.exit(EXIT_USER_ERROR)
 
 
-def _print_table(found: Sequence[tuple[Path, list[tuple[str, float]]]]) -> None:
+def _print_table(found: "Sequence[tuple[Path, list[Guess]]]") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -59,8 +66,8 @@ def _print_table(found: Sequence[tuple[Path, list[tuple[str, float]]]]) -> None:
     table = Table("image", "class")
     table.add_column("probability", justify="right")
     for path, guesses in found:
-        for i, (name, probability) in enumerate(guesses):
-            table.add_row(Text("" if i else one_line(str(path))), Text(name), f"{probability:.1%}")
+        for i, guess in enumerate(guesses):
+            table.add_row(Text("" if i else one_line(str(path))), Text(guess.name), f"{guess.probability:.1%}")
     Console().print(table)
 
 

@@ -1,22 +1,23 @@
-"""What the network of a finished run gets right on the test split."""
+"""What the network of a run gets right on its test images."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from cifarfast.augment import normalize
-from cifarfast.dataset.manifest import check_folder
+from cifarfast.config import SavedConfig
+from cifarfast.dataset.manifest import Manifest, check_folder, check_unchanged
 from cifarfast.device import Device, open_device
 from cifarfast.door import note
 from cifarfast.errors import UserError
 from cifarfast.loaders.base import Loader
-from cifarfast.runfolder import Run, read_model, read_run
+from cifarfast.runfolder import MODEL_NAME, Run, read_model, read_run
 from cifarfast.runtime import Runtime
 from cifarfast.setup import feed_of, loader_of
-from cifarfast.step import Statistics
-from cifarfast.tta import Tta, augmented_logits
+from cifarfast.step import evaluate
+from cifarfast.tta import Augmented, Tta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,17 @@ class ClassScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What a network gets right."""
+class RunScore:
+    """How all test images fared, and in what circumstances."""
 
+    data: str
+    """`cifar10`, `custom` or `synthetic`."""
     tta: Tta
     """Test-time augmentation."""
+    device: str
+    """cpu, cuda or mps."""
+    precision: str
+    """fp32, bf16 or fp16."""
     images: int
     """Test images."""
     right: int
@@ -48,15 +55,18 @@ class Evaluation:
     loss: float
     """Mean cross entropy."""
     recorded_right: int | None
-    """What training counted after its last epoch, without augmentation; None for an unfinished run."""
+    """What training counted after its last epoch, without augmentation; None where no summary says so."""
     classes: list[ClassScore]
     """In the order of the labels."""
 
 
-def evaluate_run(path: Path, *, tta: Tta = "none", data: Path | None = None, device: str | None = None) -> Evaluation:
+def evaluate_run(path: Path, *, tta: Tta = "none", data: Path | None = None, device: str | None = None) -> RunScore:
     """Evaluate a run on the test images that it was evaluated on, in its precision, layout and batch size.
 
+    Without augmentation that is what training did after its last epoch, and on the same machine the same number.
+
     Args:
+        path: the run folder.
         data: where its data is now; by default where it was.
         device: in place of the one that the run asked for.
 
@@ -64,63 +74,68 @@ def evaluate_run(path: Path, *, tta: Tta = "none", data: Path | None = None, dev
         UserError: the run, its data or the device is unusable, or the data is not the run's.
     """
     run, model = read_run(path), read_model(path)
-    runtime = runtime_of(run, device)
+    runtime = _runtime(run, device)
     target = open_device(runtime, note)
-    loader = open_test(run, data or run.config.data, runtime, target)
-    network = target.place(model)
+    loader, manifest = open_test(run.config, data, runtime, target)
+    network = Augmented(target.place(model), tta).eval()
     mean, std = (target.send(torch.tensor(values)) for values in (run.config.mean, run.config.std))
-    statistics, answers, truths = Statistics(target.target), [], []
-    with torch.inference_mode(), loader.epoch(0) as batches:
-        for images, labels in batches:
-            inputs = normalize(images, mean, std, target.compute_dtype)
-            with target.autocast():
-                logits = augmented_logits(
-                    lambda x: network(x.contiguous(memory_format=target.memory_format)).float(), inputs, tta
-                )
-                statistics.add(logits, labels, F.cross_entropy(logits, labels))
-            answers.append(logits.cpu())
-            truths.append(labels.cpu())
-    score, logits, labels = statistics.take(), torch.cat(answers), torch.cat(truths)
-    right, losses = logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none")
-    count, summary = len(labels), run.summary
-    return Evaluation(
+    with loader.epoch(0) as batches:
+        found = evaluate(network, batches, target, mean=mean, std=std)
+    if not math.isfinite(found.score.loss):
+        raise UserError(f"{path / MODEL_NAME} answers with numbers that are not finite: name another run")
+    logits, labels = found.logits.cpu(), found.labels.cpu()
+    summary = run.summary
+    return RunScore(
+        data=manifest.kind,
         tta=tta,
-        images=count,
-        right=int(right.sum()),
-        accuracy=score.accuracy,
-        loss=score.loss,
+        device=target.target.type,
+        precision=target.amp_dtype or "fp32",
+        images=found.score.images,
+        right=int((logits.argmax(1) == labels).sum()),
+        accuracy=found.score.accuracy,
+        loss=found.score.loss,
         recorded_right=None if summary is None else round(summary.test_accuracy * summary.data.test_images),
         classes=[
-            ClassScore(
-                name=name,
-                images=int((labels == i).sum()),
-                right=int(right[labels == i].sum()),
-                loss=float(losses[labels == i].mean()) if (labels == i).any() else None,
-            )
-            for i, name in enumerate(run.config.class_names)
+            _class_score(name, logits[labels == label], labels[labels == label])
+            for label, name in enumerate(run.config.class_names)
         ],
     )
 
 
-def runtime_of(run: Run, device: str | None) -> Runtime:
-    """What the run asked for, in the precision that it came to, so that nothing is probed again."""
-    runtime = run.config.runtime
-    if run.summary is not None:
-        precision = run.summary.runtime.effective.precision
-        dtype = {"bf16": "bf16", "fp16": "fp16"}.get(precision, "auto")
-        runtime = replace(runtime, amp=precision != "fp32", amp_dtype=dtype)  # type: ignore[arg-type]
-    return runtime if device is None else replace(runtime, device=device)  # type: ignore[arg-type]
+def open_test(config: SavedConfig, data: Path | None, runtime: Runtime, device: Device) -> tuple[Loader, Manifest]:
+    """The test images that a run was evaluated on, in its batches, and what is known of its data.
 
-
-def open_test(run: Run, data: Path, runtime: Runtime, device: Device) -> Loader:
-    """The test images that a run was evaluated on, in its batches.
+    Args:
+        data: where its data is now, None: where it was.
 
     Raises:
         UserError: the data is missing or damaged, or is not the run's.
     """
-    config = run.config
-    manifest = check_folder(data, full=config.verify)
+    folder = data or config.data
+    manifest = check_folder(folder, full=config.verify)
     if manifest.test.sha256 != config.test_sha256:
-        raise UserError(f"{data} holds other test images than the run had: name its data with --data")
-    feed = feed_of(data, manifest, "test", config.recipe, config.test_images, config.seed)
-    return loader_of(feed, config.recipe, runtime, device, manifest)
+        raise UserError(f"{folder} holds other test images than the run had: name its data with --data")
+    feed = feed_of(folder, manifest, "test", config.recipe, config.test_images, config.seed)
+    loader = loader_of(feed, config.recipe, runtime, device, manifest)
+    check_unchanged(folder, manifest)
+    return loader, manifest
+
+
+def _runtime(run: Run, device: str | None) -> Runtime:
+    """What the run asked for, in the precision that it came to, so that nothing is probed again."""
+    runtime = run.config.runtime
+    if run.summary is not None:
+        precision = run.summary.runtime.effective.precision
+        runtime = replace(runtime, amp=precision != "fp32")
+        if runtime.amp:
+            runtime = replace(runtime, amp_dtype=precision)  # type: ignore[arg-type]  # bf16 or fp16
+    return runtime if device is None else replace(runtime, device=device)  # type: ignore[arg-type]
+
+
+def _class_score(name: str, logits: torch.Tensor, labels: torch.Tensor) -> ClassScore:
+    return ClassScore(
+        name=name,
+        images=len(labels),
+        right=int((logits.argmax(1) == labels).sum()),
+        loss=float(F.cross_entropy(logits, labels)) if len(labels) else None,
+    )

@@ -253,7 +253,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: ResNet, batches: Iterator[Batch], device: Device, *, mean: torch.Tensor, std: torch.Tensor
+    model: torch.nn.Module, batches: Iterator[Batch], device: Device, *, mean: torch.Tensor, std: torch.Tensor
 ) -> Evaluation:
     """Ask the raw network, in eval mode, about all batches; its mode is restored."""
     statistics, was_training = Statistics(device.target), model.training

@@ -4,24 +4,36 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 Tta = Literal["none", "flip", "flip+shift"]
-Network = Callable[[torch.Tensor], torch.Tensor]
 
 
-def augmented_logits(network: Network, images: torch.Tensor, tta: Tta) -> torch.Tensor:
+class Augmented(nn.Module):
+    """A network that is asked about slight changes of every image too, and answers with fp32 means of its logits."""
+
+    def __init__(self, network: nn.Module, tta: Tta) -> None:
+        super().__init__()
+        self.network, self.tta = network, tta
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 10) of normalised images (B, 3, 32, 32)."""
+        return augmented_logits(lambda views: self.network(views).float(), images, self.tta)
+
+
+def augmented_logits(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, tta: Tta) -> torch.Tensor:
     """Logits (B, 10) of normalised images (B, 3, 32, 32).
 
-    `flip` is the mean over the image and its mirror. `flip+shift` is half that, and half the mean of the same for the
-    image moved by one pixel down and right, and up and left, with reflected borders: as the scripts of cifar10-airbench
-    do it (Keller Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024).
+    `flip`: the mean over the image and its mirror image. `flip+shift`: six views; these two weigh a quarter each, and
+    an eighth each weigh the image moved by one pixel down and right, moved by one pixel up and left, and the mirror
+    images of both. What moves in at the border is the reflection of what is there. Views and weights are those of
+    `tta_level` 1 and 2 of cifar10-airbench (Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024).
     """
     if tta == "none":
         return network(images)
     if tta == "flip":
         return (network(images) + network(images.flip(3))) / 2
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
-    moved = [padded[:, :, :-2, :-2], padded[:, :, 2:, 2:]]
-    shifted = sum((augmented_logits(network, each, "flip") for each in moved), torch.zeros(()).to(images.device))
-    return augmented_logits(network, images, "flip") / 2 + shifted / 4
+    down, up = (augmented_logits(network, view, "flip") for view in (padded[..., :-2, :-2], padded[..., 2:, 2:]))
+    return augmented_logits(network, images, "flip") / 2 + (down + up) / 4

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from cifarfast import Recipe, Runtime, fit
 from data_prep.convert import convert
 from data_prep.sources.synthetic import Synthetic
 
@@ -34,6 +35,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     convert(Synthetic.parse("synthetic:160,40"), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder, for reading only: an epoch of three steps on the CPU in fp32, evaluated on 10 images."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    recipe, runtime = Recipe(batch_size=4, epochs=1, max_lr=1e-4), Runtime(device="cpu", loader="resident")
+    fit(recipe, runtime, data=data, out=out, seed=1, train_images=12, test_images=10)
+    return out
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import torch
+from torch import nn
 
-from cifarfast.tta import augmented_logits
+from cifarfast.tta import Augmented, augmented_logits
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 WEIGHT = torch.randn(10, 3 * 32 * 32, generator=torch.Generator().manual_seed(1)) / 55
@@ -37,3 +38,13 @@ def test_shifts_weigh_as_much_as_the_image() -> None:
     torch.testing.assert_close(
         augmented_logits(_network, IMAGES, "flip+shift"), (_mean(0) + (_mean(1) + _mean(-1)) / 2) / 2
     )
+
+
+def test_means_are_taken_in_fp32_whatever_the_network_computes_in() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = Augmented(network, "flip")(IMAGES)
+        plain, mirrored = network(IMAGES), network(IMAGES.flip(3))
+        assert plain.dtype == torch.bfloat16
+        assert torch.equal(found, (plain.float() + mirrored.float()) / 2)
+        assert not torch.equal(found, ((plain + mirrored) / 2).float())

@@ -8,22 +8,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cifarfast.augment import augment, draw, normalize
+from cifarfast.augment import augment, draw
 from cifarfast.config import SavedConfig
 from cifarfast.dataset.beton import IMAGE_BYTES, IMAGE_SHAPE, read_raw
 from cifarfast.dataset.manifest import Manifest, read_manifest
+from cifarfast.device import open_device
+from cifarfast.door import note
 from cifarfast.errors import UserError
 from cifarfast.files import sha256_file
 from cifarfast.loaders.base import Feed
+from cifarfast.loaders.resident import ResidentLoader
 from cifarfast.lr_range import RANGE_NAME, SCHEMA, LrRangeRecord
 from cifarfast.predictions import Predictions, read_predictions, write_predictions
 from cifarfast.randomness import generator
 from cifarfast.records import decode_versioned
 from cifarfast.runfolder import MODEL_NAME, Run, read_model, read_run
+from cifarfast.runtime import Runtime
+from cifarfast.step import Evaluation, evaluate
 
 MISTAKES_SHOWN = 24
 AUGMENTED_SHOWN = 24
-_BATCH = 500
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -160,19 +164,17 @@ def _predictions(
         return Absent("the run did not keep what the network said (python -m cifarfast.report asks it again)")
     feed = _feed(run.config, folder, manifest, train=False)
     computing(feed.count)
-    logits, labels = _ask(run, feed)
-    write_predictions(run.path, logits, labels, epoch=run.summary.epochs)
-    return Predictions(logits.numpy(), labels.numpy(), run.summary.epochs)
+    said = _ask(run, feed)
+    write_predictions(run.path, said.logits, said.labels, epoch=run.summary.epochs)
+    return Predictions(said.logits.numpy(), said.labels.numpy(), run.summary.epochs)
 
 
-@torch.inference_mode()
-def _ask(run: Run, feed: Feed) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels of all test images that a run uses, in fp32 on the CPU."""
-    model = read_model(run.path)
+def _ask(run: Run, feed: Feed) -> Evaluation:
+    """What the network says about all test images that a run uses, in fp32 on the CPU."""
+    model, device = read_model(run.path), open_device(Runtime(device="cpu"), note)
     mean, std = torch.tensor(run.config.mean), torch.tensor(run.config.std)
-    images, labels = _images(feed, feed.order(0))
-    parts = torch.split(torch.from_numpy(images).permute(0, 3, 1, 2), _BATCH)
-    return torch.cat([model(normalize(part, mean, std, torch.float32)) for part in parts]), torch.from_numpy(labels)
+    with ResidentLoader(feed, device=device.target).epoch(0) as batches:
+        return evaluate(device.place(model), batches, device, mean=mean, std=std)
 
 
 def _mistakes(
