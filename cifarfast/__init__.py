@@ -20,8 +20,11 @@ from cifarfast.runtime import Runtime
 from cifarfast.schedule import OneCycle, one_cycle
 
 if TYPE_CHECKING:
+    from cifarfast.exporting import export_run
+    from cifarfast.guessing import guess_files
     from cifarfast.lr_range import lr_range_test, recipe_range_test
     from cifarfast.model import ResNet, build_model
+    from cifarfast.scoring import evaluate_run
     from cifarfast.summary import Summary
     from cifarfast.training import fit, resume
 
@@ -41,7 +44,10 @@ __all__ = [
     "Sweep",
     "UserError",
     "build_model",
+    "evaluate_run",
+    "export_run",
     "fit",
+    "guess_files",
     "lr_range_test",
     "one_cycle",
     "recipe_range_test",
@@ -51,7 +57,10 @@ _LAZY = {
     "ResNet": "cifarfast.model",
     "Summary": "cifarfast.summary",
     "build_model": "cifarfast.model",
+    "evaluate_run": "cifarfast.scoring",
+    "export_run": "cifarfast.exporting",
     "fit": "cifarfast.training",
+    "guess_files": "cifarfast.guessing",
     "lr_range_test": "cifarfast.lr_range",
     "recipe_range_test": "cifarfast.lr_range",
     "resume": "cifarfast.training",

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from cifarfast.door import parse, run
+from cifarfast.errors import UserError
 
 PROG = "python -m cifarfast.export"
 
@@ -19,20 +20,27 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder, as python -m cifarfast.train printed it."""
     onnx: bool = False
-    """Write ONNX instead, checked on noise against onnxruntime (needs the extra onnx)."""
+    """Write ONNX instead, after checking that onnxruntime says of the test images what torch says (extra onnx)."""
     out: Path | None = None
     """File to write; by default model.pt2 or model.onnx in the run's folder."""
+    data: Path | None = None
+    """Where the data of the run is now, for that check; by default where it was, and noise if it is not there."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, export, print."""
     arguments = parse(Arguments, prog=PROG, argv=argv)
-    from cifarfast.exporting import CHECKED_IMAGES, export_run  # imports torch, which --help does without
+    if arguments.data is not None and not arguments.onnx:
+        raise UserError(f"--data {arguments.data} is for the check of --onnx: leave it out")
+    from cifarfast.exporting import export_run  # imports torch, which --help does without
 
     out = arguments.out or arguments.run / ("model.onnx" if arguments.onnx else "model.pt2")
-    difference = export_run(arguments.run, out, onnx=arguments.onnx)
-    if difference is not None:
-        print(f"same classes as torch on {CHECKED_IMAGES} images of noise, logits within {difference:.1e}")
+    check = export_run(arguments.run, out, onnx=arguments.onnx, data=arguments.data)
+    if check is not None:
+        print(
+            f"the same classes as torch for {check.images:,} {check.kind}, "
+            f"logits (up to {check.largest:.3g}) within {check.difference:.1e}"
+        )
     print(f"saved {out}")
 
 

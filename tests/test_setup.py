@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "ffcv", "numba", "matplotlib", "scipy", "jinja2"}
 DOORS = [
     "cifarfast.evaluate",
+    "cifarfast.export",
     "cifarfast.find_lr",
     "cifarfast.predict",
     "cifarfast.report",
