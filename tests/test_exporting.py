@@ -76,10 +76,16 @@ def content(program: Program) -> bytes:
 
 @needs_onnx
 def test_it_is_checked_on_the_test_images_of_the_run(
-    self, trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
 ) -> None:
     import onnxruntime
 
+    monkeypatch.setattr(exporting, "to_onnx", lambda program: content)
     run = _without_data(trained, tmp_path)
     check = export_run(run, tmp_path / "model.onnx", onnx=True, data=data)
     assert check is not None
@@ -95,7 +101,6 @@ def test_it_is_checked_on_the_test_images_of_the_run(
 
 @needs_onnx
 def test_without_the_data_it_is_checked_on_noise(
-    self,
     trained: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -113,7 +118,7 @@ def test_without_the_data_it_is_checked_on_noise(
 
 
 @needs_onnx
-def test_other_data_is_refused(self, trained: Path, tmp_path: Path) -> None:
+def test_other_data_is_refused(trained: Path, tmp_path: Path) -> None:
     convert(Synthetic.parse("synthetic:160,50"), tmp_path / "other")
     with pytest.raises(UserError, match="other test images than the run had"):
         export_run(trained, tmp_path / "model.onnx", onnx=True, data=tmp_path / "other")
@@ -121,7 +126,7 @@ def test_other_data_is_refused(self, trained: Path, tmp_path: Path) -> None:
 
 
 @needs_onnx
-def test_disagreement_is_seen_in_classes_and_in_logits(self, program: Program, content: bytes) -> None:
+def test_disagreement_is_seen_in_classes_and_in_logits(program: Program, content: bytes) -> None:
     def check(changed: Program) -> Check:
         batch = Batch(IMAGES, torch.zeros(len(IMAGES), dtype=torch.int64))
         return check_onnx(content, changed, "images", iter([batch, batch]))
