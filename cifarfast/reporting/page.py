@@ -161,7 +161,7 @@ def _lede(evidence: Evidence) -> str:
         return f"{sentence}. Unfinished: {len(run.rows)} of {run.config.recipe.epochs} epochs are done."
     started = datetime.fromisoformat(summary.started)
     return (
-        f"{sentence}: {_images(summary.data)}; {summary.epochs} epochs of {run.rows[0].steps // run.rows[0].epoch:,} "
+        f"{sentence}: {_images(summary.data)}; {summary.epochs} epoch{"s" * (summary.epochs > 1)} of {run.rows[0].steps // run.rows[0].epoch:,} "
         f"steps, begun {started.day} {started:%B %Y, %H:%M} UTC."
     )
 

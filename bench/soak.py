@@ -18,6 +18,8 @@ from cifarfast.metrics import EpochRow
 EPOCHS = 200
 WARM_UP = 20
 """Epochs after which memory is judged: by then every allocator has what it needs."""
+LEAK_BYTES = 1 << 20
+"""More an epoch is a leak: one gradient of every weight is 26 MB."""
 
 
 @pytest.mark.benchmark(group="soak")
@@ -59,5 +61,6 @@ def bench_soak(
         descriptors={"after_warm_up": descriptors[WARM_UP], "end": descriptors[-1], "most": max(descriptors[WARM_UP:])},
     )
     print(benchmark.extra_info)
+    assert fit.slope + half_width < LEAK_BYTES
     assert threads[-1] <= max(threads[: WARM_UP + 1])
     assert descriptors[-1] <= max(descriptors[: WARM_UP + 1])
