@@ -160,7 +160,8 @@ def test_a_remark_about_metadata_is_no_reason(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text").write_text("no image")
-    (tmp_path / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    _saved(Image.fromarray(PIXELS), tmp_path / "script.eps")
+    _saved(Image.fromarray(PIXELS), tmp_path / "other.pcx")  # which Pillow would open
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "cut.png").write_bytes(_saved(Image.fromarray(PIXELS), tmp_path / "a.png").read_bytes()[:2000])
     _saved(Image.fromarray(np.ones((32, 32), np.float32)), tmp_path / "float.tif")
@@ -171,6 +172,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         "missing": "No such file",
         "text": "not an image",
         "script.eps": "not an image",
+        "other.pcx": "not an image",
         "pipe": "it is not a plain file",
         "cut.png": "not an image",
         "float.tif": "floating-point numbers",

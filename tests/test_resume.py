@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import cifarfast
-from cifarfast import Recipe, RunConfig, Runtime, Stopped, UserError, door
+from cifarfast import NonFiniteError, Recipe, RunConfig, Runtime, Stopped, UserError, door
 from cifarfast.config import run_config
 from cifarfast.runfolder import read_run
 from cifarfast.schedule import one_cycle
@@ -250,6 +250,30 @@ def test_a_signal_while_compiling_leaves_at_once_and_the_run_can_begin_again(
     assert capsys.readouterr().err.startswith("error: ")
     cifarfast.resume(run)
     assert "starting at the beginning" in capsys.readouterr().err
+    assert_same(run, uninterrupted(asked))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_diverged_can_go_on_from_its_last_good_checkpoint(
+    uninterrupted: Callable[[RunConfig], Outcome], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked, calls = tmp_path / "run", config(data), []
+    take_step = TrainStep.__call__
+
+    def poisoned(step: TrainStep, *args: Any, **kwargs: Any) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            with torch.no_grad():
+                step.model.head.weight[3, 1] = torch.inf
+        take_step(step, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", poisoned)
+        with pytest.raises(NonFiniteError, match=r"at step 4 \(epoch 2, .*largest weight inf in head\.weight"):
+            fit(asked, run, checkpoint_minutes=1e-9)
+    newest = load_file(max((run / "checkpoints").iterdir()))
+    assert all(tensor.isfinite().all() for tensor in newest.values())
+    cifarfast.resume(run)
     assert_same(run, uninterrupted(asked))
 
 
