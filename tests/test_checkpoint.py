@@ -9,24 +9,11 @@ from safetensors.torch import load_file
 from cifarfast.checkpoint import Checkpoints, Progress, restore
 from cifarfast.records import NewerSchemaError, sealed
 from cifarfast.step import TrainStep
-from cifarfast.summary import Effective
 from cifarfast.tensorfile import write_tensors
 from tests.test_runfolder import row
 from tests.test_step import MEAN, PLAIN, STD, advance, device
+from tests.test_summary import EFFECTIVE
 from tests.tiny import build_tiny
-
-EFFECTIVE = Effective(
-    device="cpu",
-    compile=False,
-    precision="fp32",
-    channels_last=True,
-    loader="resident",
-    workers=0,
-    threads=2,
-    tf32=False,
-    cudnn_benchmark=False,
-    deterministic=False,
-)
 
 
 def trainer() -> TrainStep:
