@@ -161,8 +161,8 @@ def _lede(evidence: Evidence) -> str:
         return f"{sentence}. Unfinished: {len(run.rows)} of {run.config.recipe.epochs} epochs are done."
     started = datetime.fromisoformat(summary.started)
     return (
-        f"{sentence}: {_images(summary.data)}; {summary.epochs} epoch{"s" * (summary.epochs > 1)} of {run.rows[0].steps // run.rows[0].epoch:,} "
-        f"steps, begun {started.day} {started:%B %Y, %H:%M} UTC."
+        f"{sentence}: {_images(summary.data)}; {summary.epochs} epoch{'s' * (summary.epochs > 1)} of "
+        f"{run.rows[0].steps // run.rows[0].epoch:,} steps, begun {started.day} {started:%B %Y, %H:%M} UTC."
     )
 
 
