@@ -162,7 +162,7 @@ def _lede(evidence: Evidence) -> str:
     started = datetime.fromisoformat(summary.started)
     epochs = "1 epoch" if summary.epochs == 1 else f"{summary.epochs} epochs"
     return (
-        f"{sentence}: {_images(summary.data)}; {summary.epochs} epoch{'s' * (summary.epochs > 1)} of "
+        f"{sentence}: {_images(summary.data)}; {epochs} of "
         f"{run.rows[0].steps // run.rows[0].epoch:,} steps, begun {started.day} {started:%B %Y, %H:%M} UTC."
     )
 
