@@ -3,7 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pytest
+
+from cifarfast import door
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +26,15 @@ def command(
         timeout=timeout,
         check=False,
     )
+
+
+def refusal(main: Callable[[Sequence[str]], None], capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Run a command in this process, which must refuse: the one line with which it does (see `refused`)."""
+    with pytest.raises(SystemExit) as leaving:
+        door.run(lambda: main(list(map(str, arguments))))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    return refused(leaving.value.code, shown.err)
 
 
 def refused(code: object, stderr: str) -> str:

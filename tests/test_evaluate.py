@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from cifarfast import door
 from cifarfast.evaluate import main
 from cifarfast.files import write_json
 from cifarfast.records import sealed
 from cifarfast.runfolder import CONFIG_NAME, MODEL_NAME, read_config
 from cifarfast.scoring import evaluate_run
-from tests.commands import refused
+from tests.commands import refusal
 
 
 @pytest.fixture
@@ -57,27 +56,19 @@ def test_another_number_than_that_of_training_is_said(
     assert said(right=7, recorded_right=None) == ""
 
 
-def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    with pytest.raises(SystemExit) as leaving:
-        door.run(lambda: main(list(map(str, arguments))))
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    return refused(leaving.value.code, shown.err)
-
-
 @pytest.mark.usefixtures("restored_sigterm")
 def test_a_mistake_is_one_line_and_exit_2(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "invalid choice" in _refusal(capsys, run, "--tta", "twice")
-    assert f"{tmp_path} holds no run" in _refusal(capsys, tmp_path)
-    assert "to_ffcv --out nowhere" in _refusal(capsys, run, "--data", "nowhere")
-    assert "--device mps: this machine" in _refusal(capsys, run, "--device", "mps")
+    assert "invalid choice" in refusal(main, capsys, run, "--tta", "twice")
+    assert f"{tmp_path} holds no run" in refusal(main, capsys, tmp_path)
+    assert "to_ffcv --out nowhere" in refusal(main, capsys, run, "--data", "nowhere")
+    assert "--device mps: this machine" in refusal(main, capsys, run, "--device", "mps")
     weights = bytearray((run / MODEL_NAME).read_bytes())
     weights[-1] ^= 1
     (run / MODEL_NAME).write_bytes(weights)
-    assert f"{MODEL_NAME} is damaged" in _refusal(capsys, run)
+    assert f"{MODEL_NAME} is damaged" in refusal(main, capsys, run)
     (run / MODEL_NAME).unlink()
-    assert f"has no {MODEL_NAME} yet" in _refusal(capsys, run)
+    assert f"has no {MODEL_NAME} yet" in refusal(main, capsys, run)
     config = read_config(run)
     names = ("\x1b[2J", *config.class_names[1:])
     write_json(run / CONFIG_NAME, sealed(replace(config, class_names=names)))
-    assert f"{CONFIG_NAME} is damaged" in _refusal(capsys, run)
+    assert f"{CONFIG_NAME} is damaged" in refusal(main, capsys, run)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cifarfast import door
 from cifarfast.export import main
 from cifarfast.runfolder import MODEL_NAME
-from tests.commands import command, refused
+from tests.commands import command, refusal
 
 
 @pytest.fixture
@@ -33,25 +32,17 @@ def test_onnx_goes_where_it_is_asked_to(run: Path, tmp_path: Path) -> None:
     assert not list(run.glob("model.[po]*"))
 
 
-def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    with pytest.raises(SystemExit) as leaving:
-        door.run(lambda: main(list(map(str, arguments))))
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    return refused(leaving.value.code, shown.err)
-
-
 @pytest.mark.usefixtures("restored_sigterm")
 def test_a_mistake_is_one_line_and_exit_2(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "nowhere holds no run" in _refusal(capsys, "nowhere")
-    assert "--data here is for the check of --onnx" in _refusal(capsys, run, "--data", "here")
-    assert "cannot write gone/model.pt2" in _refusal(capsys, run, "--out", "gone/model.pt2")
+    assert "nowhere holds no run" in refusal(main, capsys, "nowhere")
+    assert "--data here is for the check of --onnx" in refusal(main, capsys, run, "--data", "here")
+    assert "cannot write gone/model.pt2" in refusal(main, capsys, run, "--out", "gone/model.pt2")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "onnxruntime", None)
-        assert "pip install 'cifarfast[onnx]'" in _refusal(capsys, run, "--onnx")
+        assert "pip install 'cifarfast[onnx]'" in refusal(main, capsys, run, "--onnx")
     (run / MODEL_NAME).unlink()
-    assert f"has no {MODEL_NAME} yet" in _refusal(capsys, run)
+    assert f"has no {MODEL_NAME} yet" in refusal(main, capsys, run)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cifarfast import door
 from cifarfast.files import write_json
 from cifarfast.guessing import guess_files
 from cifarfast.predict import main
 from cifarfast.records import sealed
 from cifarfast.runfolder import CONFIG_NAME, MODEL_NAME, read_config
-from tests.commands import command, refused
+from tests.commands import command, refusal, refused
 
 
 @pytest.fixture
@@ -72,29 +71,21 @@ def test_none_readable_is_no_answer(trained: Path, tmp_path: Path, capsys: pytes
     assert json.loads(shown.out) == []
 
 
-def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    with pytest.raises(SystemExit) as leaving:
-        door.run(lambda: main(list(map(str, arguments))))
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    return refused(leaving.value.code, shown.err)
-
-
 @pytest.mark.usefixtures("restored_sigterm")
 def test_a_mistake_is_one_line_and_exit_2(
     trained: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "which images? name one or more files" in _refusal(capsys, trained)
-    assert "top must be between 1 and 10, not 11" in _refusal(capsys, trained, image, "--top", "11")
-    assert f"{tmp_path} holds no run" in _refusal(capsys, tmp_path, image)
+    assert "which images? name one or more files" in refusal(main, capsys, trained)
+    assert "top must be between 1 and 10, not 11" in refusal(main, capsys, trained, image, "--top", "11")
+    assert f"{tmp_path} holds no run" in refusal(main, capsys, tmp_path, image)
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     weights = bytearray((run / MODEL_NAME).read_bytes())
     weights[-1] ^= 1
     (run / MODEL_NAME).write_bytes(weights)
-    assert f"{MODEL_NAME} is damaged" in _refusal(capsys, run, image)
+    assert f"{MODEL_NAME} is damaged" in refusal(main, capsys, run, image)
     (run / MODEL_NAME).unlink()
-    assert f"has no {MODEL_NAME} yet" in _refusal(capsys, run, image)
+    assert f"has no {MODEL_NAME} yet" in refusal(main, capsys, run, image)
     config = read_config(run)
     names = ("\x1b[2J", *config.class_names[1:])
     write_json(run / CONFIG_NAME, sealed(replace(config, class_names=names)))
-    assert f"{CONFIG_NAME} is damaged" in _refusal(capsys, run, image)
+    assert f"{CONFIG_NAME} is damaged" in refusal(main, capsys, run, image)
