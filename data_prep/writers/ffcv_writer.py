@@ -15,11 +15,12 @@ from types import TracebackType
 
 from cifarfast.dataset.beton import Beton
 from cifarfast.errors import UserError
-from cifarfast.patience import STALL_SECONDS
+from cifarfast.patience import STALL_SECONDS, polls
 from data_prep.progress import stage
 from data_prep.writers.ffcv_process import EXIT_NO_FFCV
 
 _POLL_SECONDS = 0.05
+_END_SECONDS = 2.0
 _ROOT = Path(__file__).parents[2]
 
 
@@ -51,12 +52,7 @@ class FFCVWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not SIGKILL: Python's resource tracker, in the same group, ignores SIGTERM, outlives the others and
-        # removes their shared memory. SIGCONT lets a stopped process notice.
-        for signum in (signal.SIGTERM, signal.SIGCONT):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signum)
-        self._process.wait()
+        self._end()
         if self._sender is not None:
             self._sender.join()
         with contextlib.suppress(BrokenPipeError):
@@ -78,11 +74,28 @@ class FFCVWriter:
         # In a thread, so that a process that does not read is noticed like one that does not write.
         self._sender = threading.Thread(target=self._send, args=(files,))
         self._sender.start()
-        problem = self._watch(list(files), sum(data.images.nbytes for data in files.values()))
+        try:
+            problem = self._watch(list(files), sum(data.images.nbytes for data in files.values()))
+        except BaseException:
+            self._end()  # before the caller removes the files: FFCV's worker would make them anew
+            raise
         if self._process.returncode == EXIT_NO_FFCV:
             raise FFCVMissingError(f"ffcv cannot be imported ({self._last_error()})")
         if problem is not None:
             raise UserError(f"FFCV's writer failed ({problem}; {self._last_error()}): nothing was converted, try again")
+
+    def _end(self) -> None:
+        """End the process and all that it started."""
+        # Not SIGKILL: Python's resource tracker, in the same group, ignores SIGTERM, outlives the others and
+        # removes their shared memory. SIGCONT lets a stopped process notice.
+        with contextlib.suppress(ProcessLookupError):
+            for signum in (signal.SIGTERM, signal.SIGCONT):
+                os.killpg(self.pid, signum)
+        self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            for _ in polls(_END_SECONDS, _POLL_SECONDS):
+                os.killpg(self.pid, 0)
+                time.sleep(_POLL_SECONDS)
 
     def _send(self, files: Mapping[Path, Beton]) -> None:
         stdin = self._process.stdin
