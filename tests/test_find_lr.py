@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from cifarfast import door
 from cifarfast.find_lr import Arguments, main, parse_arguments
 from cifarfast.range_test import Sweep
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
-from tests.commands import command, refused
+from tests.commands import command, refusal
 from tests.test_train import FLAGS as TRAIN_FLAGS
 
 SMALL = ("--batch-size", "16", "--train-images", "32", "--device", "cpu", "--loader", "resident")
@@ -82,7 +81,5 @@ def test_a_mistake_is_one_line_and_exit_2(
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as leaving:
-        door.run(lambda: main(["--data", str(data), *SMALL, *arguments]))
-    assert words in refused(leaving.value.code, capsys.readouterr().err)
+    assert words in refusal(main, capsys, "--data", data, *SMALL, *arguments)
     assert list(tmp_path.iterdir()) == []

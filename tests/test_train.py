@@ -13,7 +13,7 @@ from cifarfast import door
 from cifarfast.recipe import Augmentation, Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.train import Arguments, main, parse_arguments
-from tests.commands import ROOT, command, refused
+from tests.commands import ROOT, command, refusal, refused
 
 SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-images", "16", "--device", "cpu",
          "--no-report")  # fmt: skip
@@ -183,8 +183,7 @@ def test_a_mistake_is_one_line_and_exit_2(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
-    code = attempt(["--data", data, "--batch-size", "16", "--loader", "resident", *arguments])
-    assert words in refused(code, capsys.readouterr().err)
+    assert words in refusal(main, capsys, "--data", data, "--batch-size", "16", "--loader", "resident", *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
