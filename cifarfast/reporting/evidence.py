@@ -24,6 +24,7 @@ from cifarfast.randomness import generator
 from cifarfast.records import decode_versioned
 from cifarfast.runfolder import MODEL_NAME, Run, read_model, read_run
 from cifarfast.runtime import Runtime
+from cifarfast.setup import feed_of
 from cifarfast.step import Evaluation, evaluate
 
 MISTAKES_SHOWN = 24
@@ -215,15 +216,8 @@ def _augmented(run: Run, folder: Path, manifest: Manifest) -> list[Example] | Ab
 
 
 def _feed(config: SavedConfig, folder: Path, manifest: Manifest, *, train: bool) -> Feed:
-    split = manifest.train if train else manifest.test
-    return Feed(
-        path=folder / split.file,
-        images=split.images,
-        limit=config.train_images if train else config.test_images,
-        batch_size=config.recipe.batch_size,
-        seed=config.seed,
-        train=train,
-    )
+    name, limit = ("train", config.train_images) if train else ("test", config.test_images)
+    return feed_of(folder, manifest, name, config.recipe, limit, config.seed)
 
 
 def _images(feed: Feed, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[Pixels, npt.NDArray[np.int64]]:
