@@ -50,9 +50,16 @@ def mark() -> str:
 
 
 @pytest.fixture
-def start(mark: str, tmp_path: Path) -> Iterator[Start]:
+def temporary() -> Iterator[Path]:
+    """The folder for temporary files; not in `tmp_path`: workers make sockets there, whose paths must be short."""
+    folder = Path(tempfile.mkdtemp())
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def start(mark: str, temporary: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts a command, with an empty /dev/shm of its own, whose leftovers are looked for when the test is over."""
-    temporary = Path(tempfile.mkdtemp())  # not in `tmp_path`: workers make sockets there, whose paths must be short
     shared = tmp_path / "shm"
     shared.mkdir()
     require_mounts()
@@ -75,7 +82,6 @@ def start(mark: str, tmp_path: Path) -> Iterator[Start]:
         assert not list(temporary.iterdir())
         assert not list(tmp_path.rglob("*.tmp"))
     finally:
-        shutil.rmtree(temporary)
         for process in family(mark):
             process.kill()
 
@@ -108,10 +114,11 @@ def test_training_that_is_told_to_stop(
     assert "--resume" in errors.splitlines()[-1]
 
 
-def test_training_whose_worker_is_killed(start: Start, mark: str, data: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = train(start, data, run, "torchvision", epochs=200)
-    wait_until(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size, 120)
+def test_training_whose_worker_is_killed(
+    start: Start, mark: str, temporary: Path, data: Path, tmp_path: Path
+) -> None:
+    command = train(start, data, tmp_path / "run", "torchvision", epochs=200)
+    wait_until(lambda: list(temporary.rglob("pymp-*/listener-*")), 120)  # the sockets of a worker, which it removes
 
     def kill_workers() -> bool:
         for process in family(mark):
@@ -126,10 +133,10 @@ def test_training_whose_worker_is_killed(start: Start, mark: str, data: Path, tm
     assert errors.splitlines()[-1].startswith("error: a worker of the torchvision loader died (killed by SIGKILL)")
 
 
-def test_training_that_is_killed(start: Start, mark: str, data: Path, tmp_path: Path) -> None:
+def test_training_that_is_killed(start: Start, mark: str, temporary: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = train(start, data, run, "torchvision", epochs=200)
-    wait_until(lambda: len(family(mark)) == 3, 120)
+    wait_until(lambda: len(family(mark)) == 3 and list(temporary.rglob("pymp-*/listener-*")), 120)
     command.kill()
     command.communicate()
     wait_until(lambda: not family(mark))

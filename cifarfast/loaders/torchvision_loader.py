@@ -1,9 +1,15 @@
 """The ordinary way, as the baseline that reports compare with: PIL images, `transforms.v2`, a DataLoader."""
 
+import contextlib
+import os
 import signal
+import tempfile
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from functools import partial
+from multiprocessing.util import Finalize
+from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +85,6 @@ class TorchvisionLoader:
             images,
             batch_sampler=[batch.tolist() for batch in self.feed.indices(epoch, start)],
             num_workers=self.workers,
-            worker_init_fn=_block_signals,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # its own, so that the caller's generator does not move
         )
@@ -120,20 +125,24 @@ class _EpochThread(threading.Thread):
 
     def run(self) -> None:
         _block_signals()
-        iterator: Any = None
         try:
-            iterator = iter(self._loader)
+            with tempfile.TemporaryDirectory(prefix="cifarfast-") as temporary:
+                self._loader.worker_init_fn = partial(_begin_worker, Path(temporary), os.getpid())
+                self._deliver()
+        except BaseException as error:  # noqa: BLE001, handed over to the consumer, which raises it
+            self._failure = error
+
+    def _deliver(self) -> None:
+        iterator: Any = iter(self._loader)
+        try:
             self._workers = iterator._workers
             for item in iterator:
                 self._queue.put(item)
                 if self._ending.is_set():
                     return
             self._queue.put(None)
-        except BaseException as error:  # noqa: BLE001, handed over to the consumer, which raises it
-            self._failure = error
         finally:
-            if iterator is not None:
-                iterator._shutdown_workers()  # when it is collected is too late: a traceback may hold it
+            iterator._shutdown_workers()  # when it is collected is too late: a traceback may hold it
 
     def receive(self, stall_seconds: float) -> _Item | None:
         """The next images (B, 32, 32, 3) and labels (B,); None at the end."""
@@ -158,7 +167,24 @@ class _EpochThread(threading.Thread):
             drain(self, self._queue, _STOP_SECONDS)
 
 
-def _block_signals(_worker: int = 0) -> None:
+def _begin_worker(temporary: Path, training: int, _worker: int) -> None:
+    """Keep the files of a worker, the sockets for its tensors, where `training` (a process) removes them.
+
+    A worker that is killed removes nothing. Where the training process was killed, the last worker to leave
+    removes the folder.
+    """
+    _block_signals()
+    tempfile.tempdir = str(temporary)
+    Finalize(None, _remove_orphan, (temporary, training), exitpriority=-1000)  # after the sockets
+
+
+def _remove_orphan(folder: Path, training: int) -> None:
+    if os.getppid() != training:
+        with contextlib.suppress(OSError):  # it is not empty, or gone
+            folder.rmdir()
+
+
+def _block_signals() -> None:
     """The terminal sends Ctrl-C to workers too, but it is the training process that decides when they end.
 
     Workers inherit this from the thread that starts them. Unblocked, they would also write every signal into
