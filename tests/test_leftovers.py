@@ -114,9 +114,7 @@ def test_training_that_is_told_to_stop(
     assert "--resume" in errors.splitlines()[-1]
 
 
-def test_training_whose_worker_is_killed(
-    start: Start, mark: str, temporary: Path, data: Path, tmp_path: Path
-) -> None:
+def test_training_whose_worker_is_killed(start: Start, mark: str, temporary: Path, data: Path, tmp_path: Path) -> None:
     command = train(start, data, tmp_path / "run", "torchvision", epochs=200)
     wait_until(lambda: list(temporary.rglob("pymp-*/listener-*")), 120)  # the sockets of a worker, which it removes
 
