@@ -94,10 +94,10 @@ class TrainStep:
         Args:
             augmented: the loader has cropped, flipped and cut out already; only normalise.
         """
-        images, masks = self._inputs(batch, augmented, epoch, number)
+        images, masks = self.inputs(batch, augmented=augmented, epoch=epoch, number=number)
         # The forward pass changes the running statistics before anything can be judged.
         undo = [(tensor, tensor.clone()) for tensor in self.model.buffers()]
-        loss, logits = self._forward(images, batch.labels, masks)
+        loss, logits = self.forward(images, batch.labels, masks)
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimizer)
         skip = self.guard.judge(loss, self._watched(), position)
@@ -110,6 +110,33 @@ class TrainStep:
             torch.where(skip > 0, before, tensor, out=tensor)
         # One batch that fp16 skips must not make an epoch's mean infinite.
         self.statistics.add(logits, batch.labels, loss, counts=torch.isfinite(loss))
+
+    def inputs(
+        self, batch: Batch, *, augmented: bool, epoch: int, number: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
+        """What the network is given for batch `number` of `epoch`.
+
+        Returns:
+            The images (B, 3, 32, 32) in the precision and layout in use, augmented, and the dropout masks of
+            `draw_masks`, None where nothing is dropped.
+        """
+        dtype, count = self._device.compute_dtype, len(batch.labels)
+        if augmented:
+            images = normalize(batch.images, self.mean, self.std, dtype)
+        else:
+            settings = self.recipe.augmentation
+            draws = self._device.send(draw(settings, count, generator(self._seed, "augment", epoch, number)))
+            images = self._augment(batch.images, draws, self.mean, self.std, settings, dtype)
+        images = images.contiguous(memory_format=self._device.memory_format)
+        if not self._drops:
+            return images, None
+        return images, draw_masks(count, seed_of(self._seed, "dropout", epoch, number), device=self._device.target)
+
+    def forward(
+        self, images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean loss () and logits (B, 10) in fp32 of what `inputs` gave."""
+        return self._forward(images, labels, masks)
 
     def check(self, schedule: OneCycle) -> None:
         """Whether training still makes sense (waits for the device).
@@ -182,8 +209,8 @@ class TrainStep:
         self._augment, self._forward = self._device.compile(augment), self._device.compile(self._loss)
         try:
             batch = self._noise()
-            images, masks = self._inputs(batch, False, 0, 0)
-            torch.autograd.backward(self._forward(images, batch.labels, masks)[0])
+            images, masks = self.inputs(batch, augmented=False, epoch=0, number=0)
+            torch.autograd.backward(self.forward(images, batch.labels, masks)[0])
             self._device.synchronize()
         except Exception as error:  # noqa: BLE001  # compilers fail in many ways, and an eager run shows our own faults
             self._augment, self._forward = augment, self._loss
@@ -194,21 +221,6 @@ class TrainStep:
             self.optimizer.zero_grad()
             self.model.load_state_dict(buffers, strict=False)
         return time.perf_counter() - start
-
-    def _inputs(
-        self, batch: Batch, augmented: bool, epoch: int, number: int
-    ) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
-        dtype, count = self._device.compute_dtype, len(batch.labels)
-        if augmented:
-            images = normalize(batch.images, self.mean, self.std, dtype)
-        else:
-            settings = self.recipe.augmentation
-            draws = self._device.send(draw(settings, count, generator(self._seed, "augment", epoch, number)))
-            images = self._augment(batch.images, draws, self.mean, self.std, settings, dtype)
-        images = images.contiguous(memory_format=self._device.memory_format)
-        if not self._drops:
-            return images, None
-        return images, draw_masks(count, seed_of(self._seed, "dropout", epoch, number), device=self._device.target)
 
     def _watched(self) -> list[torch.Tensor]:
         parameters = list(self.model.parameters())

@@ -55,7 +55,7 @@ def test_the_augmented_images_are_what_training_sees(run: Path, data: Path) -> N
     step = TrainStep(build_model(dropout=0.0, seed=0), RECIPE, device, mean=manifest.mean, std=manifest.std, seed=0)
     with ResidentLoader(feed, device=device.target).epoch(0) as batches:
         batch = next(batches)
-    inputs, _ = step._inputs(batch, False, 0, 0)
+    inputs, _ = step.inputs(batch, augmented=False, epoch=0, number=0)
     mean, std = torch.tensor(manifest.mean), torch.tensor(manifest.std)
     seen = (255 * (inputs.permute(0, 2, 3, 1) * std + mean)).round().to(torch.uint8)
     assert [example.name for example in found.augmented] == [manifest.class_names[label] for label in batch.labels]
