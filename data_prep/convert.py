@@ -23,7 +23,7 @@ from cifarfast.dataset.manifest import (
 from cifarfast.errors import UserError, one_line
 from cifarfast.files import flush, remove_temporaries, replacing, sha256_file
 from data_prep.sources import Dataset, Source
-from data_prep.writers import Write, open_writer
+from data_prep.writers import Write, WriterName, open_writer
 
 LOCK_NAME = ".lock"
 _FILES = {split: f"{split}.beton" for split in SPLITS}
@@ -33,7 +33,7 @@ _OVERHEAD_BYTES = 1 << 25
 """Page padding and tables of both files, rounded up."""
 
 
-def convert(source: Source, out: Path, *, force: bool = False) -> tuple[Manifest, bool]:
+def convert(source: Source, out: Path, *, force: bool = False, writer: WriterName = "auto") -> tuple[Manifest, bool]:
     """Convert `source` into the folder `out`.
 
     Both files are written under temporary names, read back and compared, then renamed; the manifest comes
@@ -44,6 +44,7 @@ def convert(source: Source, out: Path, *, force: bool = False) -> tuple[Manifest
         source: where the images come from.
         out: the folder, made if needed.
         force: convert even if `out` already holds this very source.
+        writer: what writes the files; both write the same bytes.
 
     Returns:
         The manifest, and whether anything was converted (False: it was up to date).
@@ -57,7 +58,7 @@ def convert(source: Source, out: Path, *, force: bool = False) -> tuple[Manifest
         if not force and (manifest := _up_to_date(out, digest)) is not None:
             return manifest, False
         remove_temporaries(out, *_FILES.values(), MANIFEST_NAME)
-        with open_writer() as write:
+        with open_writer(writer) as write:
             return _write_folder(source, digest, out, write), True
 
 

@@ -108,3 +108,18 @@ def test_without_ffcv_ours_writes_and_says_so(target: Path, capsys: pytest.Captu
     with open_writer() as write:
         assert write({target: draw(5)}) == "cifarfast"
     assert capsys.readouterr().err.strip() == "ffcv is not installed: writing the same files without it"
+
+
+@pytest.mark.usefixtures("without_ffcv")
+def test_an_ffcv_that_was_named_is_not_replaced(target: Path) -> None:
+    with open_writer("ffcv") as write, pytest.raises(UserError, match="ffcv is not installed: install"):
+        write({target: draw(5)})
+    assert not target.stat().st_size
+
+
+def test_ours_writes_where_it_is_named(target: Path) -> None:
+    data = draw(5)
+    with open_writer("cifarfast") as write:
+        assert not ffcv_processes()
+        assert write({target: data}) == "cifarfast"
+    assert np.array_equal(read_beton(target).images, data.images)
