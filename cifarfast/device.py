@@ -173,6 +173,11 @@ def _fast_math(kind: str, *, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
 
 
+def forget_compilations() -> None:
+    """Let `compile_cache` speak of what is compiled from here on."""
+    counters.clear()
+
+
 def compile_cache() -> Literal["cold", "warm"] | None:
     """Whether this process found every compiled kernel in the cache; None where torch does not say."""
     inductor = counters["inductor"]

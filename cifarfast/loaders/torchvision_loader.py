@@ -73,7 +73,7 @@ class TorchvisionLoader:
         self._data = read_beton(feed.path)
         check_count(feed, len(self._data.images))
         fill = tuple(round(255 * channel) for channel in mean)
-        self._transform = _augmenting(augmentation, fill) if feed.train and augmentation else v2.PILToTensor()
+        self._transform = augmenting(augmentation, fill) if feed.train and augmentation else v2.PILToTensor()
 
     def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
         """See `Loader.epoch`.
@@ -218,8 +218,12 @@ class _EpochImages(Dataset[tuple[torch.Tensor, int]]):
         return tensor.permute(1, 2, 0), int(self.data.labels[index])
 
 
-def _augmenting(augmentation: "Augmentation", fill: Sequence[int]) -> v2.Transform:
-    """PIL image to uint8 (3, 32, 32): random crop, flip and hole."""
+def augmenting(augmentation: "Augmentation", fill: Sequence[int]) -> v2.Transform:
+    """PIL image to uint8 (3, 32, 32): random crop, flip and hole; `fill`, 0 to 255, is what borders and holes are.
+
+    Raises:
+        UserError: the hole is as large as the image.
+    """
     hole = augmentation.cutout_size
     if hole >= SIDE:  # RandomErasing would leave such images as they are
         raise UserError(f"cutout_size must be below {SIDE} with the torchvision loader, not {hole}")
