@@ -145,6 +145,7 @@ def _hold(first: pytest.Function) -> dict[str, Outcome]:
             entrants[name] = item.function(lab=replace(lab, scratch=scratch), **parameters)
         except (Exception, pytest.skip.Exception) as error:  # noqa: BLE001, told where the item's result is recorded
             outcomes[name] = error
+    _say(first.config, f"{settings['group']}: {len(entrants)} variants, {settings[lab.profile]} rounds")
     timings = compete(entrants, rounds=settings[lab.profile], synchronize=lab.device.synchronize)
     baseline = settings["baseline"] if isinstance(timings.get(settings["baseline"]), Timing) else None
     for name, timing in timings.items():
@@ -153,6 +154,13 @@ def _hold(first: pytest.Function) -> dict[str, Outcome]:
         else:
             outcomes[name] = timing
     return outcomes
+
+
+def _say(config: pytest.Config, line: str) -> None:
+    """One line at once: a contest can take minutes in which pytest shows nothing."""
+    plugins: Any = config.pluginmanager
+    with plugins.get_plugin("capturemanager").global_and_fixture_disabled():
+        plugins.get_plugin("terminalreporter").write_line(line)
 
 
 def _settings(*, group: str, quick: int, full: int, baseline: str | None = None) -> dict[str, Any]:
