@@ -120,6 +120,5 @@ def test_an_ffcv_that_was_named_is_not_replaced(target: Path) -> None:
 def test_ours_writes_where_it_is_named(target: Path) -> None:
     data = draw(5)
     with open_writer("cifarfast") as write:
-        assert not ffcv_processes()
         assert write({target: data}) == "cifarfast"
     assert np.array_equal(read_beton(target).images, data.images)
