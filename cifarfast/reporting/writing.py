@@ -19,10 +19,14 @@ THIN = "\u202f"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """A page. Whatever stands in it as text is escaped, and what cannot be seen is made visible."""
+def render(template: str, context: Mapping[str, Any], *, folder: Path = _TEMPLATES) -> str:
+    """A page. Whatever stands in it as text is escaped, and what cannot be seen is made visible.
+
+    Args:
+        folder: where the template is, if it is not one of these; it may extend and import these all the same.
+    """
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader([folder, _TEMPLATES]),
         autoescape=True,
         finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         undefined=StrictUndefined,

@@ -1,0 +1,148 @@
+"""Epoch time beside the accuracy that it buys: whole runs of the recipes, and only those."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from cifarfast.errors import UserError
+from cifarfast.recipe import RECIPES, Recipe
+from cifarfast.reporting.page import machine
+from cifarfast.runfolder import Run
+from cifarfast.summary import Summary, target_met
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochTime:
+    """How long an epoch of a recipe takes on one machine, run one way."""
+
+    machine: str
+    """The processor and how it was used."""
+    seconds: float
+    """The median of the runs' medians; training alone."""
+    low: float
+    """The lowest of them."""
+    high: float
+    """The highest of them."""
+    n: int
+    """Runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """What a recipe reached."""
+
+    recipe: str
+    """Its name."""
+    epochs: int
+    """Its length."""
+    target: float
+    """Its target, 0 to 1."""
+    n: int
+    """Whole runs of it on the real CIFAR-10; 0 is 'not measured'."""
+    seeds: int
+    """Different seeds among them: two runs with one seed are hardly two."""
+    mean: float | None
+    """Mean test accuracy after the last epoch; None if not measured."""
+    deviation: float | None
+    """Standard deviation; None for less than two runs."""
+    low: float | None
+    """The lowest."""
+    high: float | None
+    """The highest."""
+    met: int
+    """Runs that reached the target."""
+    mean_meets_target: bool | None
+    """Whether the mean reaches it; None if not measured."""
+    epoch_times: list[EpochTime]
+    """One for every machine and way to run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A run that says nothing about a recipe."""
+
+    run: str
+    """Its folder."""
+    reason: str
+    """Why."""
+
+
+def find_accuracies(runs: Sequence[Run]) -> tuple[list[Accuracy], list[LeftOut]]:
+    """A row for every recipe there is, and the runs that are in none.
+
+    Raises:
+        UserError: a run is named twice.
+    """
+    counted: list[Summary] = []
+    left_out = []
+    for run in runs:
+        if [other.path.resolve() for other in runs].count(run.path.resolve()) > 1:
+            raise UserError(f"{run.path} is named twice: name it once")
+        reason = why_not(run, counted)
+        if reason is not None:
+            left_out.append(LeftOut(run=str(run.path), reason=reason))
+        elif run.summary is not None:
+            counted.append(run.summary)
+    return [_accuracy(recipe, [s for s in counted if s.recipe == recipe]) for recipe in RECIPES.values()], left_out
+
+
+def why_not(run: Run, counted: Iterable[Summary] = ()) -> str | None:
+    """Why a run is no measurement of a recipe; None if it is one.
+
+    Args:
+        counted: those that are; a copy of one of them is not another.
+    """
+    summary = run.summary
+    if summary is None:
+        return "unfinished"
+    if summary.data.kind == "synthetic":
+        return "synthetic data"
+    if not summary.data.official:
+        return "not the official CIFAR-10"
+    if not summary.data.whole:
+        return f"shortened: {summary.data.train_images:,} training and {summary.data.test_images:,} test images"
+    recipe = RECIPES.get(summary.recipe.name)
+    if recipe is None:
+        return f"recipe {summary.recipe.name} is not known"
+    if summary.recipe != recipe:
+        return f"not {recipe.name} as it is: {_difference(summary.recipe, recipe)}"
+    if target_met(recipe, summary.data, run.rows[-1]) is None:
+        return f"shortened: {run.rows[-1].epoch} of {recipe.epochs} epochs"
+    return "a copy of another run" if summary in counted else None
+
+
+def _difference(found: Recipe, recipe: Recipe) -> str:
+    ours, theirs = asdict(recipe), asdict(found)
+    return ", ".join(f"{name} {theirs[name]} for {ours[name]}" for name in ours if ours[name] != theirs[name])
+
+
+def _accuracy(recipe: Recipe, runs: Sequence[Summary]) -> Accuracy:
+    values = [run.test_accuracy for run in runs]
+    mean = statistics.mean(values) if values else None
+    return Accuracy(
+        recipe=recipe.name,
+        epochs=recipe.epochs,
+        target=recipe.target_accuracy,
+        n=len(values),
+        seeds=len({run.seed for run in runs}),
+        mean=mean,
+        deviation=statistics.stdev(values) if len(values) > 1 else None,
+        low=min(values, default=None),
+        high=max(values, default=None),
+        met=sum(value >= recipe.target_accuracy for value in values),
+        mean_meets_target=None if mean is None else mean >= recipe.target_accuracy,
+        epoch_times=_epoch_times(runs),
+    )
+
+
+def _epoch_times(runs: Sequence[Summary]) -> list[EpochTime]:
+    times: dict[str, list[float]] = {}
+    for run in runs:
+        effective, fingerprint = run.runtime.effective, run.fingerprint
+        layout = "channels-last" if effective.channels_last else "contiguous"
+        where = f"{fingerprint.gpu or fingerprint.cpu}, {machine(run)}, {layout}, loader {effective.loader}"
+        times.setdefault(where, []).append(run.epoch_seconds.median or run.epoch_seconds.first)
+    return [
+        EpochTime(machine=where, seconds=statistics.median(found), low=min(found), high=max(found), n=len(found))
+        for where, found in times.items()
+    ]

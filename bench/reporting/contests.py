@@ -1,0 +1,127 @@
+"""The contests of a report, each a plot beside a table. Call it within `style.styled()`, for it draws."""
+
+import re
+from collections.abc import Sequence
+from itertools import chain, count
+
+from bench.reporting.blocks import Absent, Block, Column, Drawing, Table, Title, Words
+from bench.reporting.compiling import EPOCH_IMAGES
+from bench.reporting.findings import Section
+from bench.reporting.plots import Bar, bars
+from bench.reporting.throughput import PEAKS, Contest, Row
+from bench.reporting.wording import NOISY, NONE, TIMES, figure, interval, middle, scaled, unit_of
+from bench.statistics import NOISY_SPREAD, Quartiles
+from cifarfast.reporting.style import Plot
+from cifarfast.reporting.writing import seconds
+
+WHAT = {
+    "loaders": ("Loaders, raw", "One epoch of batches, thrown away."),
+    "loaders-augmented": (
+        "Loaders, augmented",
+        "One epoch to the input of the network: the loader and our augmentation; torchvision augments by itself.",
+    ),
+    "augment": ("Augmentation", "A batch from bytes to the input of the network: crop, flip, cutout, normalisation."),
+    "step": ("Training step", "Augmentation, forward, backward and update of one batch."),
+    "forward-backward": ("Forward and backward", "A training step without augmentation and update."),
+    "forward": ("Forward", "The network in training mode, alone."),
+    "epoch": ("Epoch", "The production loop on part of the data; evaluation and compilation do not count."),
+    "evaluate": ("Evaluation", "The test images through the network, without gradients."),
+    "convert": ("Conversion", "A source of images to the files that loaders read."),
+    "checkpoint": ("Checkpoint", "All that an exact resume needs, to the disk."),
+    "start-up": ("Start-up", "From the command to the end of the first optimizer step."),
+}
+"""Groups as a person calls them, and what is timed."""
+
+
+class Album:
+    """The plots of a report, each with a file name of its own."""
+
+    def __init__(self) -> None:
+        self.plots: list[Plot] = []
+
+    def name(self, wanted: str) -> str:
+        """A name that no plot has yet: letters, digits and hyphens, whatever is wanted."""
+        slug = re.sub("[^a-z0-9]+", "-", wanted.lower())[:40].strip("-") or "plot"
+        taken = {plot.name for plot in self.plots}
+        return next(name for name in chain([slug], (f"{slug}-{n}" for n in count(2))) if name not in taken)
+
+    def keep(self, plot: Plot) -> Plot:
+        """Take a plot in."""
+        self.plots.append(plot)
+        return plot
+
+
+def throughput(section: Section, album: Album) -> list[Block]:
+    """Every contest, with a plot and a table."""
+    contests = [contest for contest in section.contests if contest.group != PEAKS and contest.rows]
+    if not contests:
+        return [Absent("Throughput", NONE)]
+    rows = [row for contest in contests for row in contest.rows]
+    blocks: list[Block] = [
+        Words(
+            "Medians, quartiles in brackets, n rounds. The variants of a contest ran in turn, round after round; each "
+            "is held against the ordinary way, with the 95 % interval of a bootstrap over the rounds in brackets. "
+            + _noise(rows)
+        )
+    ]
+    for contest in contests:
+        name, what = WHAT.get(contest.group, (contest.group, ""))
+        source = f" (file {contest.source + 1})" if len(section.sources) > 1 else ""
+        blocks += [
+            Title(name + source),
+            *([Words(what)] if what else []),
+            _contest(contest, name, section.batch_size, album),
+        ]
+    return blocks
+
+
+def _contest(contest: Contest, name: str, batch_size: int, album: Album) -> Drawing:
+    unit = unit_of(contest.rows[0].unit)
+    entries = [_entry(row, is_baseline=row.name == contest.baseline) for row in contest.rows]
+    plot = bars(album.name(contest.group), f"{name}, {unit}", entries)
+    columns, rows = [Column("variant"), Column(unit), Column("n")], [_cells(row, batch_size) for row in contest.rows]
+    if contest.baseline is not None:
+        columns.append(Column(f"times {contest.baseline}"))
+        rows = [[*cells, interval(row.ratio) if row.ratio else "1"] for cells, row in _both(rows, contest)]
+    if contest.group == "epoch":
+        columns.append(Column(f"{EPOCH_IMAGES:,} images"))
+        rows = [[*cells, _whole_epoch(row)] for cells, row in _both(rows, contest)]
+    if any(row.noisy for row in contest.rows):
+        columns.append(Column("", "left"))
+        rows = [[*cells, NOISY if row.noisy else ""] for cells, row in _both(rows, contest)]
+    rows += [[one.name, NONE, *[""] * (len(columns) - 2)] for one in contest.absent]
+    return Drawing(album.keep(plot), Table(name, columns, rows))
+
+
+def _both(rows: Sequence[list[str]], contest: Contest) -> list[tuple[list[str], Row]]:
+    return list(zip(rows, contest.rows, strict=True))
+
+
+def _cells(row: Row, batch_size: int) -> list[str]:
+    other = f", {row.batch_size:,} images" if row.batch_size not in (None, batch_size) else ""
+    return [row.name + other, amount(row), str(row.seconds.n)]
+
+
+def _whole_epoch(row: Row) -> str:
+    """What CIFAR-10 takes at this rate."""
+    return seconds(EPOCH_IMAGES / row.rate.median) if row.rate else ""
+
+
+def _entry(row: Row, *, is_baseline: bool) -> Bar:
+    found = row.rate or row.seconds
+    median, low, high = (scaled(value, row.unit) for value in (found.median, found.low, found.high))
+    value = Quartiles(median=median, low=low, high=high, n=found.n)
+    ratio = f" · {figure(row.ratio.value)}{TIMES}" if row.ratio else ""
+    told = figure(value.median) + ratio + (f" {NOISY}" if row.noisy else "")
+    return Bar(name=row.name, value=value, told=told, is_baseline=is_baseline, noisy=row.noisy)
+
+
+def _noise(rows: Sequence[Row]) -> str:
+    noisy = sum(row.noisy for row in rows)
+    wide = f"the middle half of its rounds is wider than {100 * NOISY_SPREAD:.0f} % of the median"
+    return f"{noisy or 'None'} of {len(rows)} figures {'is' if noisy == 1 else 'are'} noisy, which means that {wide}."
+
+
+def amount(row: Row) -> str:
+    """Median and quartiles of its rate, or of its seconds where only the time matters."""
+    return middle(row.rate, row.unit) if row.rate else middle(row.seconds, None)

@@ -1,0 +1,227 @@
+"""The other parts of a report, each a list of blocks out of findings. Call them within `style.styled()`: they draw."""
+
+from collections.abc import Sequence
+
+from bench.reporting.accuracy import Accuracy, EpochTime, LeftOut
+from bench.reporting.blocks import Absent, Block, Column, Drawing, Table, Words
+from bench.reporting.bottleneck import Bottleneck
+from bench.reporting.compiling import EPOCH_IMAGES, PRODUCTION, Compiling, Gain, StartUp
+from bench.reporting.contests import Album, amount
+from bench.reporting.findings import Section
+from bench.reporting.peaks import Point, Roofline, Share
+from bench.reporting.plots import Bar, bars, lettered, roofline
+from bench.reporting.throughput import PEAKS
+from bench.reporting.wording import NOISY, NONE, figure, interval, middle, percent, percents, scaled, unit_of
+from bench.statistics import Interval
+from cifarfast.reporting.writing import percent as share_of_one
+from cifarfast.reporting.writing import seconds
+
+
+def evidence(found: Bottleneck, album: Album) -> list[Block]:
+    """What the verdict is made of, for every loader."""
+    loaders = list(dict.fromkeys([*(one.loader for one in found.headroom), *(one.loader for one in found.waiting)]))
+    if not loaders:
+        return [Absent("Loader headroom and waiting", f"{NONE}: they take loaders-augmented and step, or epoch")]
+    headroom, waiting = ({one.loader: one for one in found.headroom}, {one.loader: one for one in found.waiting})
+    step = found.headroom[0].step if found.headroom else None
+    rows = [
+        [
+            loader,
+            figure(headroom[loader].loader_rate) if loader in headroom else NONE,
+            interval(headroom[loader].ratio) if loader in headroom else NONE,
+            middle(waiting[loader].percent, None) if loader in waiting else NONE,
+            str(waiting[loader].percent.n) if loader in waiting else "0",
+        ]
+        for loader in loaders
+    ]
+    columns = ("loader", "augmented images/s", "times the fastest step", "waiting, % of an epoch", "n")
+    table = Table("Loaders against the step", [Column(title) for title in columns], rows)
+    words = (
+        f"Headroom is the loader's images/s, augmentation included, over those of the fastest step, {step} with "
+        f"{figure(found.headroom[0].step_rate)}. Two contests, one after the other; below 1 the loader is slower."
+        if step
+        else "Headroom takes loaders-augmented and step."
+    )
+    words += " Waiting is what production's own stopwatch says of whole epochs, n of them."
+    if not found.waiting:
+        return [Words(words), table]
+    entries = [Bar(name=one.loader, value=one.percent, told=percent(one.percent.median)) for one in found.waiting]
+    title = "Share of an epoch that training waits for data, %"
+    end = 100.0 if max(entry.value.high for entry in entries) > 10 else 10.0
+    return [Words(words), Drawing(album.keep(bars(album.name("waiting"), title, entries, end=end)), table)]
+
+
+def accuracy(found: Sequence[Accuracy], left_out: Sequence[LeftOut]) -> list[Block]:
+    """Epoch time beside the accuracy, a row or more for every recipe."""
+    columns = [
+        Column("recipe"),
+        Column("epochs"),
+        Column("epoch, seconds"),
+        Column("runs"),
+        Column("test accuracy"),
+        Column("spread"),
+        Column("target"),
+        Column("met", "left"),
+        Column("on", "wide"),
+    ]
+    blocks: list[Block] = [
+        Words(
+            "Whole runs of a recipe as it is on the real CIFAR-10. Accuracy is the mean after the last epoch, without "
+            "test-time augmentation; its spread is the standard deviation, lowest and highest in brackets."
+        ),
+        Table("Epoch time and accuracy of the recipes", columns, [row for one in found for row in _accuracy(one)]),
+    ]
+    if left_out:
+        rows = [[one.run, one.reason] for one in left_out]
+        table = Table("Runs that do not count", [Column("run that does not count"), Column("why", "wide")], rows)
+        blocks.append(table)
+    return blocks
+
+
+def compiling(found: Compiling) -> list[Block]:
+    """What compiling costs and gains."""
+    blocks: list[Block] = []
+    if found.gains:
+        columns = [
+            Column("step"),
+            Column("eager epoch"),
+            Column("compiled, times eager"),
+            Column("gain an epoch, seconds"),
+            Column("compiling"),
+            Column("cache", "left"),
+            Column("pays after", "left"),
+        ]
+        words = (
+            f"An epoch is {EPOCH_IMAGES:,} images at the median rate of the step alone. The intervals of the gain and "
+            "of the epochs after which it has paid for compiling are that of the ratio."
+        )
+        blocks += [Words(words), Table("Cost and gain of compiling", columns, [_gain(gain) for gain in found.gains])]
+    else:
+        blocks.append(Absent("Gain", f"{NONE}: it takes the step eager and compiled in one precision and layout"))
+    if found.start_up:
+        rows = [_start_up(one, found.production) for one in found.start_up]
+        columns = [Column(title) for title in ("start-up", "seconds to the first step", "n", "more than eager")]
+        columns.append(Column("pays after", "left"))
+        words = (
+            "What a user waits for, with a cold compile cache and with a warm one, and when the gain of "
+            f"{'-'.join(PRODUCTION)}, which training runs unless it is told otherwise, has made up for it."
+        )
+        blocks += [Words(words), Table("Start-up, cold and warm", columns, rows)]
+    else:
+        blocks.append(Absent("Cold and warm start-up", NONE))
+    return blocks
+
+
+def peaks(section: Section, album: Album) -> list[Block]:
+    """What the machine can do, and what share of it is reached."""
+    blocks: list[Block] = []
+    contests = [contest for contest in section.contests if contest.group == PEAKS and contest.rows]
+    if not contests:
+        return [Absent("Peaks of this machine", f"{NONE}, and so no share of them is told")]
+    for contest in contests:
+        columns = [Column("peak"), Column("a second"), Column("n"), Column("", "left")]
+        rows = [
+            [row.name, f"{amount(row)} {unit_of(row.unit)}", str(row.seconds.n), NOISY if row.noisy else ""]
+            for row in contest.rows
+        ]
+        blocks.append(Table("Peaks of the machine", columns, rows))
+    words = (
+        "Measured beside everything else: a product of two square matrices and the network's own convolutions in each "
+        "precision, and a large copy, read and written bytes both counted. Shares are of two contests, one after the "
+        "other, with 95 % intervals."
+    )
+    blocks.insert(0, Words(words))
+    if section.shares:
+        columns = [Column("work"), Column("reaches"), Column("of"), Column("share")]
+        rows = [_share(share) for share in section.shares]
+        blocks.append(Table("Shares of the peaks", columns, rows))
+    if section.roofline is None:
+        blocks.append(Absent("Roofline", f"{NONE}: it takes the copy and a matrix product"))
+    else:
+        blocks.append(_roofline(section.roofline, album))
+    return blocks
+
+
+def skipped(section: Section) -> list[Block]:
+    """What there is no figure of."""
+    rows = [[contest.group, one.name, one.reason] for contest in section.contests for one in contest.absent]
+    blocks: list[Block] = []
+    if rows:
+        columns = [Column("contest"), Column("variant", "left"), Column("why", "wide")]
+        blocks.append(Table("What was skipped", columns, rows))
+    if section.not_measured:
+        blocks.append(Absent("Not measured at all", ", ".join(section.not_measured)))
+    return blocks or [Words("Nothing was skipped.")]
+
+
+def _accuracy(one: Accuracy) -> list[list[str]]:
+    target = share_of_one(one.target)
+    if one.mean is None or one.low is None or one.high is None:
+        return [[one.recipe, str(one.epochs), NONE, "0", NONE, "", target, NONE, ""]]
+    runs = str(one.n) if one.seeds == one.n else f"{one.n} of {one.seeds} seeds"
+    spread = "" if one.deviation is None else f"{100 * one.deviation:.2f} ({100 * one.low:.2f} to {100 * one.high:.2f})"
+    met = f"{'met' if one.mean_meets_target else 'not met'}; by {one.met} of {one.n} runs"
+    first, *others = one.epoch_times
+    told = [one.recipe, str(one.epochs), "", runs, share_of_one(one.mean), spread, target, met, ""]
+    rows = [told, *([""] * len(told) for _ in others)]
+    for row, time in zip(rows, (first, *others), strict=True):
+        row[2], row[8] = _epoch_seconds(time), f"{time.machine}, n = {time.n}"
+    return rows
+
+
+def _epoch_seconds(time: EpochTime) -> str:
+    range_ = f" ({figure(time.low)} to {figure(time.high)})" if time.n > 1 else ""
+    return figure(time.seconds) + range_
+
+
+def _gain(gain: Gain) -> list[str]:
+    return [
+        f"{gain.precision}-{gain.layout}",
+        seconds(gain.epoch_seconds),
+        interval(gain.ratio),
+        interval(gain.gain_seconds),
+        NONE if gain.compile_seconds is None else seconds(gain.compile_seconds),
+        gain.cache or "",
+        _pays(gain, gain.pays_after),
+    ]
+
+
+def _start_up(one: StartUp, gain: Gain | None) -> list[str]:
+    cells = [one.name, middle(one.seconds, None), str(one.seconds.n), _signed(one.extra_seconds)]
+    return [*cells, "" if one.extra_seconds is None else _pays(gain, one.pays_after)]
+
+
+def _pays(gain: Gain | None, after: Interval | None) -> str:
+    if after is not None:
+        return f"{interval(after)} epochs"
+    if gain is None or gain.verdict == "pays":
+        return NONE
+    return "never: it is slower" if gain.verdict == "slower" else "no gain is shown"
+
+
+def _share(share: Share) -> list[str]:
+    reached = f"{figure(scaled(share.per_second, share.unit))} {unit_of(share.unit)}"
+    return [_work(share), reached, share.peak, percents(share.share)]
+
+
+def _roofline(found: Roofline, album: Album) -> Block:
+    plot = album.keep(roofline(album.name("roofline"), found))
+    rows = [
+        [
+            f"{letter}: {_work(point)}",
+            figure(point.intensity),
+            figure(point.flops_per_second / 1e9),
+            percent(100 * point.flops_per_second / point.reachable),
+        ]
+        for letter, point in lettered(found.points)
+    ]
+    columns = ("work", "FLOP a byte", "GFLOP/s", "of its roof")
+    return Drawing(plot, Table("Work in the roofline", [Column(title) for title in columns], rows))
+
+
+def _work(one: Share | Point) -> str:
+    return one.name if one.group == PEAKS else f"{one.group} {one.name}"
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{'+' if value >= 0 else '-'}{seconds(abs(value))}"
