@@ -1,6 +1,5 @@
 """What `pytest bench --benchmark-json` leaves: pytest-benchmark's file, with the fields of `Extra` and `Header`."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,11 @@ SCHEMA = 1
 HEADER = "cifarfast"
 """The key of the header in the file."""
 _MAX_BYTES = 64 << 20
+_MAX_BENCHMARKS = 1_000
+_MAX_ROUNDS = 10_000
+"""Statistics of more would take minutes."""
+_POSSIBLE = (1e-30, 1e30)
+"""Seconds and amounts of work outside are nobody's, and their ratios would overflow."""
 _HINT = "make it again with pytest bench --benchmark-only --benchmark-json FILE"
 
 
@@ -144,20 +148,34 @@ class _File(msgspec.Struct):
     cifarfast: Header
 
 
+class _AnyHeader(msgspec.Struct):
+    schema: int
+
+
+class _AnyFile(msgspec.Struct):
+    cifarfast: _AnyHeader
+
+
 def read_bench(path: Path) -> BenchFile:
     """Read and check a file.
 
     Raises:
-        UserError: it is not there, or not such a file, or a figure in it is impossible.
+        UserError: it cannot be read, or is not such a file, or a figure in it is impossible.
     """
     try:
-        raw = msgspec.json.decode(read_plain(path, _MAX_BYTES), type=_File)
+        content = read_plain(path, _MAX_BYTES)
+        schema = msgspec.json.decode(content, type=_AnyFile).cifarfast.schema
+        if schema > SCHEMA:
+            raise UserError(f"{path} has schema {schema}, newer than {SCHEMA}: update cifarfast")
+        raw = msgspec.json.decode(content, type=_File)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): name a file of pytest bench") from None
     except msgspec.ValidationError as error:
         raise UserError(f"{path} is not a benchmark file of this version ({error}): {_HINT}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UserError(f"{path} is not JSON: {_HINT}") from None
-    if raw.cifarfast.schema > SCHEMA:
-        raise UserError(f"{path} has schema {raw.cifarfast.schema}, newer than {SCHEMA}: update cifarfast")
+    if len(raw.benchmarks) > _MAX_BENCHMARKS:
+        raise UserError(f"{path} has more than {_MAX_BENCHMARKS:,} benchmarks: measure fewer")
     for benchmark in raw.benchmarks:
         _check(path, benchmark)
     measured = [Measured(group=b.group, extra=b.extra_info, seconds=b.stats.data) for b in raw.benchmarks]
@@ -169,6 +187,9 @@ def read_bench(path: Path) -> BenchFile:
 
 def _check(path: Path, benchmark: _Benchmark) -> None:
     figures: Sequence[float] = [benchmark.extra_info.work, *benchmark.stats.data]
-    if len(figures) < 2 or not all(0 < figure < math.inf for figure in figures):
-        where = f"{benchmark.group} {benchmark.extra_info.name}"
+    low, high = _POSSIBLE
+    where = f"{benchmark.group} {benchmark.extra_info.name}"
+    if len(figures) < 2 or not all(low < figure < high for figure in figures):
         raise UserError(f"{path} has a duration or an amount of work in {where} that cannot be: {_HINT}")
+    if len(benchmark.stats.data) > _MAX_ROUNDS:
+        raise UserError(f"{path} has more than {_MAX_ROUNDS:,} rounds of {where}: measure fewer")

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bench.statistics import CONFIDENCE, Interval, holm, rank_tests, speed_ratio
 
-LEVEL = 1 - CONFIDENCE
-"""How often, at most, a verdict on speed is wrong: in one file of so many there is one or more of them."""
+LEVEL = 0.05
+"""Share of files, at most, of which a verdict on speed is wrong, be it one or several."""
 MINIMUM_EFFECT = 0.03
 """Share of the time by which two measurements of the same code may differ."""
 MARGIN = 0.25
@@ -34,7 +34,7 @@ class SpeedVerdict:
     verdict: Speed
     """`faster` or `slower` if p is below the level."""
     enough_rounds: bool
-    """Whether so few rounds, among so many benchmarks, could have led to another verdict than the last one at all."""
+    """Whether there are rounds enough, among so many benchmarks, for any verdict but the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +60,27 @@ def judge_speed(
     after Holm's correction over all benchmarks of the file. What is tested is not whether anything changed at all:
     two files are not interleaved with one another, and between two sessions the same code drifts.
 
-    How often this is right, by simulation: rounds are lognormal, 3 %, one in ten of them slow by 10 to 60 %, all
-    independent. If nothing changed, or all drifted by 2 %, 1 file of 20 benchmarks in 100 holds a verdict, if that
-    many; at a drift of exactly the minimum effect, 1 in 20 at most. A file compared with itself never does. And a
-    benchmark that became slower is found, alone and as the only one of 20 in its file:
+    How often this is right, by simulation (independent rounds, lognormal with 3 %, one in ten slow by another 10 to
+    60 %): where nothing changed, or all of a file drifted by 2 %, at most 1 of 100 files of 20 benchmarks holds a
+    verdict; where all drifted by exactly the minimum effect, at most 1 of 20. A file compared with itself never
+    holds one. A benchmark that became slower is found, alone in its file and as the only one among 20:
 
         rounds    5 %              10 %             20 %
         10        15 % and 2 %      84 % and 44 %     95 % and 76 %
         20        34 % and 6 %      99 % and 88 %    100 % and 98 %
         40        60 % and 21 %    100 % and 99 %    100 % and 100 %
 
-    With a minimum effect of 1 %, 5 % are found in 51 % and 14 %, 86 % and 43 %, 99 % and 88 %. That is for machines
-    that drift no more.
+    With a minimum effect of 1 %, on a machine that drifts no more, the first column is 51 % and 14 %, 86 % and 43 %,
+    99 % and 88 %.
 
     Where slow rounds come in spells (a neighbour at work for four rounds on average), all rounds of a benchmark may
-    fall into one, and no test can know whose fault that is: 4 of 10 files of 20 benchmarks then hold a false verdict
-    with 10 rounds, 2 of 10 with 20, 1 of 20 with 40.
+    fall into one, and no test can know whose fault that is: of files of 20 benchmarks, 4 in 10 then hold a false
+    verdict with 10 rounds, 2 in 10 with 20 rounds, 1 in 20 with 40.
+
+    Args:
+        pairs: at least one.
+        minimum_effect: a share of the time.
     """
-    if not pairs:
-        return []
     slower, faster = np.array(
         [[float(p) for p in rank_tests(before, after, minimum_effect=minimum_effect)] for before, after in pairs]
     ).T
@@ -86,11 +88,11 @@ def judge_speed(
     return [
         SpeedVerdict(
             ratio=speed_ratio(after, before, paired=False),
-            p=float(p),
+            p=p,
             verdict=verdict,
-            enough_rounds=2 * len(pairs) / math.comb(len(before) + len(after), len(before)) < LEVEL,
+            enough_rounds=p < LEVEL or len(pairs) * _least_p(len(before), len(after)) < LEVEL,
         )
-        for (before, after), p, verdict in zip(pairs, adjusted, verdicts, strict=True)
+        for (before, after), p, verdict in zip(pairs, adjusted.tolist(), verdicts.tolist(), strict=True)
     ]
 
 
@@ -99,6 +101,11 @@ def verdicts_of(slower: ArrayLike, faster: ArrayLike) -> tuple[NDArray[np.float6
     adjusted = holm(np.minimum(1, 2 * np.minimum(slower, faster)))
     direction = np.where(np.less(slower, faster), "slower", "faster")
     return adjusted, np.where(adjusted < LEVEL, direction, "no difference shown")
+
+
+def _least_p(before: int, after: int) -> float:
+    """Of the two rank tests together: all rounds of one side are above all of the other."""
+    return 2 / math.comb(before + after, before)
 
 
 def judge_accuracy(before: Sequence[float], after: Sequence[float], *, margin: float = MARGIN) -> AccuracyVerdict:
