@@ -25,8 +25,8 @@ MIN_FALL = 3.0
 class Sweep:
     """Which learning rates are tried, and when the test gives up."""
 
-    start_lr: float = 1e-4
-    """First learning rate."""
+    start_lr: float = 1e-6
+    """First learning rate, so low that nothing happens yet."""
     end_lr: float = 1.0
     """Last learning rate."""
     num_iter: int = 48
@@ -135,15 +135,17 @@ def measure(advance: Callable[[float], float], sweep: Sweep) -> LrRange:
             stopped = "diverged"
             break
     usable = points if stopped == "end" else points[:-1]
-    return LrRange(sweep=sweep, points=tuple(points), stopped=stopped, suggestions=suggest(usable, stopped == "end"))
+    suggestions = suggest(usable, complete=stopped == "end", smoothing=sweep.smoothing)
+    return LrRange(sweep=sweep, points=tuple(points), stopped=stopped, suggestions=suggestions)
 
 
-def suggest(points: Sequence[Point], complete: bool) -> Suggestions:
+def suggest(points: Sequence[Point], *, complete: bool, smoothing: float) -> Suggestions:
     """All suggestions of a curve, or the reason that there are none.
 
     Args:
         points: the part before divergence; every loss is finite.
         complete: whether the sweep ended there for want of further learning rates.
+        smoothing: the sweep's.
     """
     lrs = [point.lr for point in points]
     losses = [point.loss for point in points if point.loss is not None]
@@ -152,9 +154,15 @@ def suggest(points: Sequence[Point], complete: bool) -> Suggestions:
     if reason is not None:
         none = Suggestion(lr=None, reason=reason)
         return Suggestions(steepest=none, minimum_tenth=none, valley=none)
+    minimum = _minimum_tenth(lrs, smoothed, complete)
+    fastest = steepest(lrs, smoothed)
+    if lrs.index(fastest) < 1 / smoothing:  # the number of losses that the running mean remembers
+        begun = f"the loss falls fastest at the first rates, from {lrs[0]:.3g} on: start at a lower one"
+        none = Suggestion(lr=None, reason=begun)
+        return Suggestions(steepest=none, minimum_tenth=minimum, valley=none)
     return Suggestions(
-        steepest=Suggestion(lr=steepest(lrs, smoothed), reason=None),
-        minimum_tenth=_minimum_tenth(lrs, smoothed, complete),
+        steepest=Suggestion(lr=fastest, reason=None),
+        minimum_tenth=minimum,
         valley=Suggestion(lr=valley(lrs, smoothed), reason=None),
     )
 

@@ -12,7 +12,8 @@ from cifarfast.reporting.style import styled
 
 def result_of(*losses: float, mode: str = "exponential") -> LrRange:
     rest = iter(losses)
-    return measure(lambda lr: next(rest), Sweep(num_iter=len(losses), smoothing=0.5, mode=mode))  # type: ignore[arg-type]
+    sweep = Sweep(start_lr=1e-4, num_iter=len(losses), smoothing=0.5, mode=mode)  # type: ignore[arg-type]
+    return measure(lambda lr: next(rest), sweep)
 
 
 def test_the_curve_and_its_suggestions() -> None:

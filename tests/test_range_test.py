@@ -11,11 +11,13 @@ from scipy.signal import lfilter
 
 from cifarfast.range_test import (
     LrRange,
+    Point,
     Sweep,
     longest_fall,
     measure,
     minimum_tenth,
     steepest,
+    suggest,
     valley,
 )
 
@@ -149,6 +151,25 @@ def test_no_suggestion_without_a_fall() -> None:
     assert "only 0 usable losses" in reason(playback([math.nan, 1.0]))
 
 
+@pytest.mark.parametrize("smoothing", [0.5, 0.2])
+def test_no_steepest_nor_valley_where_the_loss_falls_fastest_from_the_first_rate_on(smoothing: float) -> None:
+    """A logistic fall whose middle is just within or just beyond the first 1 / smoothing rates."""
+    remembered = round(1 / smoothing)
+    for middle, seen in ((0, False), (remembered - 1, False), (remembered, True), (remembered + 20, True)):
+        losses = [3 - 2 / (1 + math.exp(middle - step)) for step in range(60)]
+        points = [Point(lr=1e-4 * 1.1**step, loss=loss, smoothed=loss) for step, loss in enumerate(losses)]
+        suggestions = suggest(points, complete=True, smoothing=smoothing)
+        if seen:
+            assert suggestions.steepest.lr == pytest.approx(1e-4 * 1.1**middle)
+            assert suggestions.valley.lr is not None
+        else:
+            assert suggestions.steepest == suggestions.valley
+            assert suggestions.steepest.lr is None
+            assert suggestions.steepest.reason == (
+                "the loss falls fastest at the first rates, from 0.0001 on: start at a lower one"
+            )
+
+
 def test_noise_is_not_taken_for_a_fall() -> None:
     draws = random.Random(5)
     results = [playback([draws.gauss(2.3, 0.1) for _ in range(48)]) for _ in range(200)]
@@ -158,7 +179,7 @@ def test_noise_is_not_taken_for_a_fall() -> None:
 
 
 def test_no_tenth_of_a_minimum_that_is_none_or_lies_outside() -> None:
-    still_falling = curve(lambda x: 1.0 - x)
+    still_falling = curve(lambda x: 2.0 - 10**x)
     assert (
         still_falling.suggestions.minimum_tenth.reason == "the loss is lowest at the last rate (1): end at a higher one"
     )
