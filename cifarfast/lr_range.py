@@ -5,8 +5,8 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
 
@@ -17,50 +17,18 @@ from rich.progress import Progress
 from cifarfast.config import RunConfig
 from cifarfast.device import Device
 from cifarfast.door import note
-from cifarfast.errors import UserError
-from cifarfast.files import write_json
-from cifarfast.fingerprint import Fingerprint
 from cifarfast.loaders.base import Batch, Loader
-from cifarfast.lr_plot import save_plot
+from cifarfast.range_record import LrRangeRecord, check_no_range, write_range
 from cifarfast.range_test import LrRange, Sweep, measure
-from cifarfast.recipe import Recipe
 from cifarfast.restoring import modes, restoring
 from cifarfast.runfolder import RunFolder
-from cifarfast.setup import set_up
+from cifarfast.setup import Setup, set_up
 from cifarfast.step import TrainStep, evaluate
 from cifarfast.stopping import StopSignals
-from cifarfast.summary import Data, RuntimeRecord
-
-SCHEMA = 1
-RANGE_NAME = "lr_range.json"
-PLOT_NAME = "lr_range.png"
+from cifarfast.summary import Effective, RuntimeRecord
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LrRangeRecord:
-    """The whole of lr_range.json."""
-
-    schema: int = SCHEMA
-    """Version of this layout."""
-    result: LrRange
-    """Settings, curve and suggestions."""
-    recipe: Recipe
-    """What was trained; its own learning rate and length play no part."""
-    seed: int
-    """The seed."""
-    runtime: RuntimeRecord
-    """How it was executed."""
-    fingerprint: Fingerprint
-    """Machine, versions, commit."""
-    data: Data
-    """What was trained on; where there are test images, the loss is that on them after each step."""
-    started: str
-    """UTC time, ISO 8601."""
-    total_seconds: float
-    """From checking the data to the end of the sweep, compilation included."""
 
 
 def lr_range_test(
@@ -177,39 +145,52 @@ def recipe_range_test(config: RunConfig, sweep: Sweep, *, out: Path) -> LrRangeR
         UserError: the data, the folder, the device or a size is unusable; nothing was trained.
         Stopped: SIGINT or SIGTERM came; nothing is kept.
     """
-    start, started = time.perf_counter(), datetime.now(timezone.utc)
+    start = time.perf_counter()
     setup = set_up(config)
-    step, loader = setup.step, setup.train_loader
-    validation = None if config.test_images is None else setup.test_loader
     with RunFolder(out):
-        if (out / RANGE_NAME).exists():
-            raise UserError(f"{out} already holds a range test: choose another --out, or move that one away")
-        compiled = config.runtime.compile and step.compile(note) is not None
-        console = Console(stderr=True)
-        with (
-            StopSignals() as stop,
-            Progress(console=console, disable=not console.is_terminal, transient=True) as bar,
-        ):
-            task = bar.add_task("range test", total=sweep.num_iter)
-
-            def on_step() -> None:
-                stop.heed()
-                bar.advance(task)
-
-            result = sweep_step(step, loader, sweep, setup.device, validation=validation, on_step=on_step)
-        record = LrRangeRecord(
-            result=result,
-            recipe=config.recipe,
-            seed=config.seed,
-            runtime=RuntimeRecord(asked=config.runtime, effective=setup.effective(compiled=compiled)),
-            fingerprint=setup.fingerprint,
-            data=replace(setup.data(), test_images=config.test_images or 0),
-            started=started.isoformat(timespec="seconds"),
-            total_seconds=time.perf_counter() - start,
-        )
-        save_plot(out / PLOT_NAME, record.result, title=f"{config.recipe.name} on {setup.manifest.kind}")
-        write_json(out / RANGE_NAME, asdict(record))
+        check_no_range(out)
+        compiled = config.runtime.compile and setup.step.compile(note) is not None
+        effective = setup.effective(compiled=compiled)
+        validation = None if config.test_images is None else setup.test_loader
+        record = range_of_setup(setup, effective, sweep, start=start, validation=validation)
+        write_range(out, record)
     return record
+
+
+def range_of_setup(
+    setup: Setup, effective: Effective, sweep: Sweep, *, start: float, validation: Loader | None = None
+) -> LrRangeRecord:
+    """Range test of a run that has been set up, and compiled if it is to be; its step is as it was afterwards.
+
+    Args:
+        effective: what its runtime came to.
+        start: when it began, as `time.perf_counter` tells it.
+        validation: as in `sweep_step`.
+
+    Raises:
+        Stopped: SIGINT or SIGTERM came.
+    """
+    console = Console(stderr=True)
+    with StopSignals() as stop, Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("range test", total=sweep.num_iter)
+
+        def on_step() -> None:
+            stop.heed()
+            bar.advance(task)
+
+        result = sweep_step(setup.step, setup.train_loader, sweep, setup.device, validation=validation, on_step=on_step)
+    seconds = time.perf_counter() - start
+    config, data = setup.config, setup.data()
+    return LrRangeRecord(
+        result=result,
+        recipe=config.recipe,
+        seed=config.seed,
+        runtime=RuntimeRecord(asked=config.runtime, effective=effective),
+        fingerprint=setup.fingerprint,
+        data=replace(data, test_images=0 if validation is None else data.test_images),
+        started=(datetime.now(timezone.utc) - timedelta(seconds=seconds)).isoformat(timespec="seconds"),
+        total_seconds=seconds,
+    )
 
 
 def _again_and_again(batches: Batches) -> Generator[tuple[torch.Tensor, torch.Tensor]]:

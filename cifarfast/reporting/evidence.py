@@ -18,10 +18,9 @@ from cifarfast.errors import UserError
 from cifarfast.files import sha256_file
 from cifarfast.loaders.base import Feed
 from cifarfast.loaders.resident import ResidentLoader
-from cifarfast.lr_range import RANGE_NAME, SCHEMA, LrRangeRecord
 from cifarfast.predictions import Predictions, read_predictions, write_predictions
 from cifarfast.randomness import generator
-from cifarfast.records import decode_versioned
+from cifarfast.range_record import RANGE_NAME, LrRangeRecord, read_range
 from cifarfast.runfolder import MODEL_NAME, Run, read_model, read_run
 from cifarfast.runtime import Runtime
 from cifarfast.setup import feed_of
@@ -141,14 +140,11 @@ def _manifest(folder: Path, config: SavedConfig) -> Manifest | Absent:
 
 
 def _range_test(folder: Path, *, asked: bool) -> LrRangeRecord | Absent:
-    path = folder / RANGE_NAME
-    if not path.exists() and not asked:
-        return Absent("there was none (python -m cifarfast.find_lr makes one, --lr-range shows it here)")
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): name the folder that find_lr printed") from None
-    return decode_versioned(raw, LrRangeRecord, schema=SCHEMA, where=path, hint="name another range test")
+    if (record := read_range(folder, hint="name another range test")) is not None:
+        return record
+    if asked:
+        raise UserError(f"{folder} holds no range test ({RANGE_NAME} is missing): name the folder that find_lr printed")
+    return Absent("there was none (python -m cifarfast.find_lr makes one, --lr-range shows it here)")
 
 
 def _predictions(

@@ -11,10 +11,10 @@ import torch
 from cifarfast.config import RunConfig, SavedConfig, saved_config
 from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import read_manifest
-from cifarfast.lr_range import LrRangeRecord
 from cifarfast.metrics import EpochRow
 from cifarfast.model import build_model
 from cifarfast.predictions import write_predictions
+from cifarfast.range_record import LrRangeRecord
 from cifarfast.range_test import Sweep, measure
 from cifarfast.recipe import Recipe
 from cifarfast.runfolder import RunFolder

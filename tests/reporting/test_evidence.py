@@ -13,9 +13,9 @@ from cifarfast.errors import UserError
 from cifarfast.files import write_json
 from cifarfast.loaders.base import Feed
 from cifarfast.loaders.resident import ResidentLoader
-from cifarfast.lr_range import RANGE_NAME
 from cifarfast.model import build_model
 from cifarfast.predictions import read_predictions
+from cifarfast.range_record import RANGE_NAME
 from cifarfast.records import sealed
 from cifarfast.reporting.evidence import Absent, gather
 from cifarfast.runfolder import read_summary
@@ -126,7 +126,7 @@ def test_a_loader_that_augments_is_not_imitated(make_run: MakeRun, tmp_path: Pat
 def test_a_range_test_is_shown_from_the_run_or_from_where_it_is(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert "there was none" in reason(gather(run).range_test)
-    with pytest.raises(UserError, match=r"lr_range\.json cannot be read"):
+    with pytest.raises(UserError, match=r"holds no range test \(lr_range\.json is missing\)"):
         gather(run, lr_range=tmp_path)
     record = range_record()
     write_json(tmp_path / RANGE_NAME, sealed(record))

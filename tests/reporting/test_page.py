@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cifarfast.files import write_json
-from cifarfast.lr_range import RANGE_NAME
 from cifarfast.model import layer_table
+from cifarfast.range_record import RANGE_NAME
 from cifarfast.records import sealed
 from cifarfast.reporting.page import write_report
 from cifarfast.runfolder import read_run
