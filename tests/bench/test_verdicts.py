@@ -1,0 +1,210 @@
+"""What the verdicts are worth: how often they are wrong, and what they find, by simulation."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import cast, get_args
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import binom, t
+
+from bench.statistics import Interval, rank_tests
+from bench.verdicts import (
+    LEVEL,
+    MARGIN,
+    MINIMUM_EFFECT,
+    Accuracy,
+    Speed,
+    in_short,
+    judge_accuracy,
+    judge_speed,
+    verdicts_of,
+)
+from tests.bench.noise import timings
+
+FILES = 1000
+BENCHMARKS = 20
+SURELY = 1e-4
+"""Probability at which a simulation that is as it should be would fail."""
+
+
+def simulated(
+    rounds: int,
+    factors: float | Sequence[float],
+    *,
+    benchmarks: int,
+    minimum_effect: float = MINIMUM_EFFECT,
+    spell: int = 1,
+) -> NDArray[np.str_]:
+    """Verdicts (FILES, benchmarks) on files whose benchmarks take `factors` times as long the second time."""
+    rng = np.random.default_rng([rounds, benchmarks, spell])
+    before, after = (timings(rng, FILES, benchmarks, rounds, spell=spell) for _ in range(2))
+    after *= np.broadcast_to(factors, benchmarks)[:, None]
+    return verdicts_of(*rank_tests(before, after, minimum_effect=minimum_effect))[1]
+
+
+def alarms(verdicts: NDArray[np.str_]) -> int:
+    """Files with a verdict that something changed."""
+    return int((verdicts != "no difference shown").any(axis=1).sum())
+
+
+def assert_rate(count: int, rate: float) -> None:
+    """The rate is that of the docstring, where it is rounded to a percent."""
+    low, high = binom.ppf([SURELY, 1 - SURELY], FILES, [max(0.0, rate - 0.01), min(1.0, rate + 0.01)])
+    assert low <= count <= high, (count / FILES, rate)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "slow_down", "alone", "among_others"),
+    [
+        (10, 0.05, 0.15, 0.02),
+        (10, 0.10, 0.84, 0.44),
+        (10, 0.20, 0.95, 0.76),
+        (20, 0.05, 0.34, 0.06),
+        (20, 0.10, 0.99, 0.88),
+        (20, 0.20, 1.00, 0.98),
+        (40, 0.05, 0.60, 0.21),
+        (40, 0.10, 1.00, 0.99),
+        (40, 0.20, 1.00, 1.00),
+    ],
+)
+def test_slow_downs_are_found_as_often_as_it_says(
+    rounds: int, slow_down: float, alone: float, among_others: float
+) -> None:
+    single = simulated(rounds, 1 + slow_down, benchmarks=1)
+    assert_rate(int((single[:, 0] == "slower").sum()), alone)
+    many = simulated(rounds, [1 + slow_down] + [1.0] * (BENCHMARKS - 1), benchmarks=BENCHMARKS)
+    assert_rate(int((many[:, 0] == "slower").sum()), among_others)
+    assert alarms(many[:, 1:]) <= binom.ppf(1 - SURELY, FILES, LEVEL)
+
+
+@pytest.mark.parametrize(("rounds", "alone", "among_others"), [(10, 0.51, 0.14), (20, 0.86, 0.43), (40, 0.99, 0.88)])
+def test_a_smaller_minimum_effect_finds_smaller_slow_downs(rounds: int, alone: float, among_others: float) -> None:
+    for benchmarks, rate in ((1, alone), (BENCHMARKS, among_others)):
+        factors = [1.05] + [1.0] * (benchmarks - 1)
+        found = simulated(rounds, factors, benchmarks=benchmarks, minimum_effect=0.01)
+        assert_rate(int((found[:, 0] == "slower").sum()), rate)
+
+
+def test_speed_ups_are_found_as_often_as_slow_downs() -> None:
+    slower, faster = (simulated(20, factor, benchmarks=1) for factor in (1.1, 1 / 1.1))
+    assert_rate(int((slower == "slower").sum()), 0.99)
+    assert_rate(int((faster == "faster").sum()), 0.99)
+
+
+@pytest.mark.parametrize("rounds", [7, 10, 40])
+@pytest.mark.parametrize(("drift", "at_most"), [(1.0, 0.01), (1.02, 0.01), (1.03, LEVEL), (1 / 1.03, LEVEL)])
+def test_a_rerun_raises_an_alarm_at_most_as_often_as_the_level(rounds: int, drift: float, at_most: float) -> None:
+    count = alarms(simulated(rounds, drift, benchmarks=BENCHMARKS))
+    assert count <= binom.ppf(1 - SURELY, FILES, at_most), count / FILES
+
+
+@pytest.mark.parametrize("benchmarks", [1, BENCHMARKS])
+def test_without_a_minimum_effect_too(benchmarks: int) -> None:
+    count = alarms(simulated(20, 1.0, benchmarks=benchmarks, minimum_effect=0.0))
+    assert count <= binom.ppf(1 - SURELY, FILES, LEVEL), count / FILES
+    assert count >= binom.ppf(SURELY, FILES, 0.02), "so seldom that the test could be sharper"
+
+
+@pytest.mark.parametrize(("rounds", "rate"), [(10, 0.4), (20, 0.2), (40, 0.05)])
+def test_spells_of_slow_rounds_raise_false_alarms_as_often_as_it_admits(rounds: int, rate: float) -> None:
+    assert alarms(simulated(rounds, 1.0, benchmarks=BENCHMARKS, spell=4)) / FILES == pytest.approx(rate, abs=0.05)
+
+
+@pytest.mark.parametrize("minimum_effect", [0.0, MINIMUM_EFFECT])
+@pytest.mark.parametrize("spread", [0.0, 0.03, 1.0])
+def test_a_file_compared_with_itself_never_alarms(minimum_effect: float, spread: float) -> None:
+    rounds = timings(np.random.default_rng(1), BENCHMARKS, 10, spread=spread)
+    found = judge_speed([(list(each), list(each)) for each in rounds], minimum_effect=minimum_effect)
+    assert {each.verdict for each in found} == {"no difference shown"}
+    assert {each.ratio.value for each in found} == {1.0}
+
+
+def test_all_benchmarks_of_a_file_are_judged_together() -> None:
+    rng = np.random.default_rng(3)
+    factors = [1.0, 1.1, 1 / 1.3, 1.0, 1.2]
+    pairs = [(list(timings(rng, 30, slow=0)), list(factor * timings(rng, 30, slow=0))) for factor in factors]
+    found = judge_speed(pairs)
+    assert [each.verdict for each in found] == [
+        "no difference shown", "slower", "faster", "no difference shown", "slower"
+    ]  # fmt: skip
+    assert [each.ratio.value for each in found] == pytest.approx([1 / factor for factor in factors], rel=0.03)
+    assert all(each.ratio.low < 1 / factor < each.ratio.high for each, factor in zip(found, factors, strict=True))
+    (alone,) = judge_speed(pairs[1:2])
+    assert alone.p < found[1].p
+    assert {type(value) for each in found for value in (each.p, each.verdict, each.enough_rounds)} == {float, str, bool}
+
+
+@pytest.mark.parametrize(("rounds", "benchmarks", "enough"), [(3, 1, False), (4, 1, True), (5, 6, True), (5, 7, False)])
+def test_too_few_rounds_to_show_anything_are_told(rounds: int, benchmarks: int, enough: bool) -> None:
+    same, far = [1.0 + 0.001 * i for i in range(rounds)], [9.0 + 0.001 * i for i in range(rounds)]
+    found = judge_speed([(same, far), *[(same, same)] * (benchmarks - 1)])[0]
+    assert found.enough_rounds == enough
+    assert found.verdict == ("slower" if enough else "no difference shown")
+
+
+def welch(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
+    """Difference, its standard error and the degrees of freedom, from Welch's paper."""
+    a, b = (np.var(values, ddof=1) / len(values) for values in (before, after))
+    freedom = (a + b) ** 2 / (a**2 / (len(before) - 1) + b**2 / (len(after) - 1))
+    return float(np.mean(after) - np.mean(before)), math.sqrt(a + b), float(freedom)
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict"),
+    [
+        ([91.5, 91.4, 91.6, 91.5], "not inferior"),
+        ([91.5, 90.6, 92.3], "not shown"),
+        ([90.5, 90.6, 90.4], "inferior"),
+        ([91.5], "too few runs"),
+    ],
+)
+def test_accuracy_is_judged_by_welchs_interval(after: list[float], verdict: str) -> None:
+    before = [91.5, 91.55, 91.4, 91.45, 91.6]
+    found = judge_accuracy(before, after)
+    assert found.verdict == verdict
+    assert found.points == pytest.approx(np.mean(after) - np.mean(before))
+    if verdict == "too few runs":
+        assert (found.interval, found.p) == (None, None)
+        return
+    points, error, freedom = welch(before, after)
+    half = error * t.ppf(0.975, freedom)
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == pytest.approx((points - half, points + half))
+    assert found.p == pytest.approx(t.sf((points + MARGIN) / error, freedom))
+    assert _read_off(found.interval) == verdict
+
+
+def _read_off(interval: Interval) -> str:
+    if interval.low > -MARGIN:
+        return "not inferior"
+    return "inferior" if interval.high < -MARGIN else "not shown"
+
+
+@pytest.mark.parametrize("runs", [2, 5])
+def test_accuracy_is_wrongly_judged_at_most_as_often_as_the_level(runs: int) -> None:
+    """At a true loss of exactly the margin, either verdict is at the edge of being wrong; spreads are not the same."""
+    rng = np.random.default_rng(runs)
+    repetitions = 400
+    sets = zip(rng.normal(91.5, 0.2, (repetitions, runs)), rng.normal(91.25, 0.1, (repetitions, runs)), strict=True)
+    verdicts = [judge_accuracy(list(before), list(after)).verdict for before, after in sets]
+    for wrong in ("inferior", "not inferior"):
+        assert verdicts.count(wrong) <= binom.ppf(1 - SURELY, repetitions, LEVEL / 2)
+
+
+def test_accuracy_without_any_spread_is_not_judged() -> None:
+    found = judge_accuracy([90.0, 90.0], [95.0, 95.0])
+    assert (found.verdict, found.points, found.interval, found.p) == ("not shown", 5.0, None, None)
+    assert judge_accuracy([90.0, 90.0], [95.0, 95.1]).verdict == "not inferior"
+
+
+def test_a_speed_up_that_costs_accuracy_is_called_that() -> None:
+    speeds, accuracies = cast(tuple[Speed, ...], get_args(Speed)), cast(tuple[Accuracy, ...], get_args(Accuracy))
+    said = {pair: in_short(*pair) for pair in itertools.product(speeds, accuracies)}
+    assert said["faster", "inferior"] == "a speed-up that costs accuracy"
+    assert [pair for pair, words in said.items() if "costs" in words] == [("faster", "inferior")]
+    assert [pair for pair, words in said.items() if "speed-up" in words] == [("faster", each) for each in accuracies]
+    assert said["slower", "inferior"] == "speed: slower; accuracy: inferior"
+    assert len(set(said.values())) == len(said)
