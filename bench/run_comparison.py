@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.comparable import differing, flat, machine_facts, refuse_unless_forced
+from bench.records import possible
 from bench.statistics import Quartiles, quartiles
 from bench.verdicts import (
     LEVEL,
@@ -129,8 +130,8 @@ def _read_finished(folder: Path) -> FinishedRun:
     if run.summary is None:
         raise UserError(f"{folder} is unfinished: let the run end, or move it away")
     seconds = [row.epoch_seconds for row in run.rows[: run.summary.epochs]]
-    if not seconds or min(seconds) <= 0:
-        raise UserError(f"{folder} has an epoch without a duration: name another run")
+    if not seconds or not all(map(possible, seconds)) or not 0 <= run.summary.test_accuracy <= 1:
+        raise UserError(f"{folder} has a duration or an accuracy that cannot be: name another run")
     return FinishedRun(path=folder, summary=run.summary, epoch_seconds=seconds[1:] or seconds)
 
 
