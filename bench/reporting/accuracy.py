@@ -1,9 +1,10 @@
 """Epoch time beside the accuracy that it buys: whole runs of the recipes, and only those."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from bench.comparable import differing, flat
 from cifarfast.errors import UserError
 from cifarfast.recipe import RECIPES, Recipe
 from cifarfast.reporting.page import machine
@@ -53,6 +54,8 @@ class Accuracy:
     """Runs that reached the target."""
     mean_meets_target: bool | None
     """Whether the mean reaches it; None if not measured."""
+    runs: list[str]
+    """Their folders."""
     epoch_times: list[EpochTime]
     """One for every machine and way to run."""
 
@@ -73,17 +76,17 @@ def find_accuracies(runs: Sequence[Run]) -> tuple[list[Accuracy], list[LeftOut]]
     Raises:
         UserError: a run is named twice.
     """
-    counted: list[Summary] = []
+    counted: dict[str, Summary] = {}
     left_out = []
     for run in runs:
         if [other.path.resolve() for other in runs].count(run.path.resolve()) > 1:
             raise UserError(f"{run.path} is named twice: name it once")
-        reason = why_not(run, counted)
+        reason = why_not(run, counted.values())
         if reason is not None:
             left_out.append(LeftOut(run=str(run.path), reason=reason))
         elif run.summary is not None:
-            counted.append(run.summary)
-    return [_accuracy(recipe, [s for s in counted if s.recipe == recipe]) for recipe in RECIPES.values()], left_out
+            counted[str(run.path)] = run.summary
+    return [_accuracy(recipe, _of(recipe, counted)) for recipe in RECIPES.values()], left_out
 
 
 def why_not(run: Run, counted: Iterable[Summary] = ()) -> str | None:
@@ -105,37 +108,38 @@ def why_not(run: Run, counted: Iterable[Summary] = ()) -> str | None:
     if recipe is None:
         return f"recipe {summary.recipe.name} is not known"
     if summary.recipe != recipe:
-        return f"not {recipe.name} as it is: {_difference(summary.recipe, recipe)}"
+        differences = differing([flat(asdict(recipe)), flat(asdict(summary.recipe))])
+        return f"not {recipe.name} as it is: it differs in {', '.join(differences)}"
     if target_met(recipe, summary.data, run.rows[-1]) is None:
         return f"shortened: {run.rows[-1].epoch} of {recipe.epochs} epochs"
     return "a copy of another run" if summary in counted else None
 
 
-def _difference(found: Recipe, recipe: Recipe) -> str:
-    ours, theirs = asdict(recipe), asdict(found)
-    return ", ".join(f"{name} {theirs[name]} for {ours[name]}" for name in ours if ours[name] != theirs[name])
+def _of(recipe: Recipe, runs: Mapping[str, Summary]) -> dict[str, Summary]:
+    return {folder: run for folder, run in runs.items() if run.recipe == recipe}
 
 
-def _accuracy(recipe: Recipe, runs: Sequence[Summary]) -> Accuracy:
-    values = [run.test_accuracy for run in runs]
+def _accuracy(recipe: Recipe, runs: Mapping[str, Summary]) -> Accuracy:
+    values = [run.test_accuracy for run in runs.values()]
     mean = statistics.mean(values) if values else None
     return Accuracy(
         recipe=recipe.name,
         epochs=recipe.epochs,
         target=recipe.target_accuracy,
         n=len(values),
-        seeds=len({run.seed for run in runs}),
+        seeds=len({run.seed for run in runs.values()}),
         mean=mean,
         deviation=statistics.stdev(values) if len(values) > 1 else None,
         low=min(values, default=None),
         high=max(values, default=None),
         met=sum(value >= recipe.target_accuracy for value in values),
         mean_meets_target=None if mean is None else mean >= recipe.target_accuracy,
-        epoch_times=_epoch_times(runs),
+        runs=list(runs),
+        epoch_times=_epoch_times(runs.values()),
     )
 
 
-def _epoch_times(runs: Sequence[Summary]) -> list[EpochTime]:
+def _epoch_times(runs: Iterable[Summary]) -> list[EpochTime]:
     times: dict[str, list[float]] = {}
     for run in runs:
         effective, fingerprint = run.runtime.effective, run.fingerprint

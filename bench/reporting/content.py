@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from bench.comparable import differing
 from bench.reporting import topics
 from bench.reporting.blocks import Document, Listing, Listings, Tile, Tiles, Topic, Words
 from bench.reporting.bottleneck import Bottleneck
 from bench.reporting.contests import Album, throughput
-from bench.reporting.findings import Findings, Section
+from bench.reporting.findings import Findings, Section, circumstances
 from bench.reporting.peaks import Share
 from bench.reporting.wording import NONE, TIMES, figure, interval, percent, percents
 from bench.statistics import Interval
@@ -34,10 +35,9 @@ def write_document(findings: Findings) -> Document:
         parts = [evidence, speed, accuracy, *others]
     else:
         letters = [f"{chr(ord('A') + place % 26)}{place // 26 or ''}: " for place in range(len(findings.sections))]
-        verdict = f"Benchmarks in {len(findings.sections)} circumstances"
-        lede = (
-            "Another machine, version, commit, data set or batch size is another part: nothing is divided across them."
-        )
+        verdict = f"{len(findings.sections)} sets of benchmarks"
+        differences = ", ".join(differing([circumstances(section.machine, section) for section in findings.sections]))
+        lede = f"They differ in {differences}: each has a part of its own, and nothing is divided across them."
         parts = [accuracy]
         for letter, section in zip(letters, findings.sections, strict=True):
             parts += [_opening(section, letter), *_section(section, letter, album)]
@@ -46,9 +46,15 @@ def write_document(findings: Findings) -> Document:
         lede=lede,
         synthetic=_stand_in(findings.sections),
         topics=parts,
-        sources=[source.path for section in findings.sections for source in section.sources],
+        sources=_sources(findings),
         plots=album.plots,
     )
+
+
+def _sources(findings: Findings) -> list[str]:
+    files = [source.path for section in findings.sections for source in section.sources]
+    counted = [run for accuracy in findings.accuracies for run in accuracy.runs]
+    return [*files, *counted, *(run.run for run in findings.left_out)]
 
 
 def verdict_of(found: Bottleneck) -> str:
@@ -97,7 +103,7 @@ def _section(section: Section, prefix: str, album: Album) -> list[Topic]:
 def _opening(section: Section, prefix: str) -> Topic:
     machine = section.machine.gpu or section.machine.cpu or "unknown machine"
     words = f"{verdict_of(section.bottleneck)}. {lede_of(section)}"
-    return Topic(f"{prefix}{machine}, {section.data}, {section.profile}", [Words(words)])
+    return Topic(f"{prefix}{machine}, {_data(section)}, {section.profile}", [Words(words)])
 
 
 def _tiles(found: Bottleneck) -> Tiles:
@@ -140,7 +146,7 @@ def _provenance(section: Section) -> Listings:
     machine = asdict(section.machine)
     packages = machine.pop("packages")
     measured = {
-        "data": section.data.upper() if section.data == SYNTHETIC else section.data,
+        "data": _data(section),
         "profile": section.profile,
         "batch_size": section.batch_size,
         **{f"file {place}": f"{source.path}, {source.date}" for place, source in enumerate(section.sources, 1)},
@@ -154,6 +160,10 @@ def _provenance(section: Section) -> Listings:
     )
 
 
+def _data(section: Section) -> str:
+    return section.data.upper() if section.data == SYNTHETIC else section.data
+
+
 def _stand_in(sections: Sequence[Section]) -> str | None:
     if all(section.data != SYNTHETIC for section in sections):
         return None
@@ -161,5 +171,5 @@ def _stand_in(sections: Sequence[Section]) -> str | None:
         "These images are a stand-in, drawn by a program: the work is as much as on CIFAR-10, but nothing here was "
         "measured on the real data."
         if all(section.data == SYNTHETIC for section in sections)
-        else "Some of these figures are of images that a program drew: the parts that say synthetic."
+        else "Some of these figures are of images that a program drew: the parts that say SYNTHETIC."
     )

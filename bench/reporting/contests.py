@@ -70,35 +70,44 @@ def throughput(section: Section, album: Album) -> list[Block]:
         blocks += [
             Title(name + source),
             *([Words(what)] if what else []),
-            _contest(contest, name, section.batch_size, album),
+            _contest(contest, name, album),
         ]
     return blocks
 
 
-def _contest(contest: Contest, name: str, batch_size: int, album: Album) -> Drawing:
+def _contest(contest: Contest, name: str, album: Album) -> Drawing:
     unit = unit_of(contest.rows[0].unit)
     entries = [_entry(row, is_baseline=row.name == contest.baseline) for row in contest.rows]
     plot = bars(album.name(contest.group), f"{name}, {unit}", entries)
-    columns, rows = [Column("variant"), Column(unit), Column("n")], [_cells(row, batch_size) for row in contest.rows]
+    columns, rows = (
+        [Column("variant"), Column(unit), Column("n")],
+        [_cells(row, contest.rows[0]) for row in contest.rows],
+    )
     if contest.baseline is not None:
-        columns.append(Column(f"times {contest.baseline}"))
-        rows = [[*cells, interval(row.ratio) if row.ratio else "1"] for cells, row in _both(rows, contest)]
+        columns.append(Column("times baseline"))
+        rows = [[*cells, interval(row.ratio) if row.ratio else "baseline"] for cells, row in _both(rows, contest)]
     if contest.group == "epoch":
         columns.append(Column(f"{EPOCH_IMAGES:,} images"))
         rows = [[*cells, _whole_epoch(row)] for cells, row in _both(rows, contest)]
-    if any(row.noisy for row in contest.rows):
-        columns.append(Column("", "left"))
-        rows = [[*cells, NOISY if row.noisy else ""] for cells, row in _both(rows, contest)]
+    columns, rows = with_noise(columns, rows, contest)
     rows += [[one.name, NONE, *[""] * (len(columns) - 2)] for one in contest.absent]
     return Drawing(album.keep(plot), Table(name, columns, rows))
+
+
+def with_noise(columns: list[Column], rows: list[list[str]], contest: Contest) -> tuple[list[Column], list[list[str]]]:
+    """The table of a contest with a warning beside its noisy rows, where it has any."""
+    if not any(row.noisy for row in contest.rows):
+        return columns, rows
+    marked = [[*cells, NOISY if row.noisy else ""] for cells, row in _both(rows, contest)]
+    return [*columns, Column("", "left")], marked
 
 
 def _both(rows: Sequence[list[str]], contest: Contest) -> list[tuple[list[str], Row]]:
     return list(zip(rows, contest.rows, strict=True))
 
 
-def _cells(row: Row, batch_size: int) -> list[str]:
-    other = f", {row.batch_size:,} images" if row.batch_size not in (None, batch_size) else ""
+def _cells(row: Row, first: Row) -> list[str]:
+    other = f", {row.batch_size:,} images" if row.batch_size not in (None, first.batch_size) else ""
     return [row.name + other, amount(row), str(row.seconds.n)]
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from bench.records import BenchFile, Machine
+from bench.comparable import flat
+from bench.records import BenchFile, Header, Machine
 from bench.reporting.accuracy import Accuracy, LeftOut, find_accuracies
 from bench.reporting.bottleneck import Bottleneck, find_bottleneck
 from bench.reporting.compiling import Compiling, find_compiling
@@ -74,15 +76,15 @@ def find(files: Sequence[BenchFile], runs: Sequence[Run]) -> Findings:
     """
     apart: dict[Hashable, list[BenchFile]] = {}
     for file in files:
-        apart.setdefault(_circumstances(file), []).append(file)
+        apart.setdefault(frozenset(circumstances(file.machine, file.header).items()), []).append(file)
     accuracies, left_out = find_accuracies(runs)
     return Findings(sections=[_section(alike) for alike in apart.values()], accuracies=accuracies, left_out=left_out)
 
 
-def _circumstances(file: BenchFile) -> Hashable:
-    machine = asdict(file.machine)
-    packages = tuple(sorted(machine.pop("packages").items()))
-    return (*machine.items(), packages, file.header.profile, file.header.data, file.header.batch_size)
+def circumstances(machine: Machine, measurement: "Header | Section") -> dict[str, Any]:
+    """All that must be the same before one figure is held against another; the code, too."""
+    what = {name: getattr(measurement, name) for name in ("profile", "data", "batch_size")}
+    return flat(asdict(machine)) | what
 
 
 def _section(files: Sequence[BenchFile]) -> Section:

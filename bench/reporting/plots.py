@@ -77,14 +77,14 @@ def roofline(name: str, found: Roofline) -> Plot:
     slope, roofs = found.bytes_per_second / 1e9, {p: peak / 1e9 for p, peak in found.flops_per_second.items()}
     ridges = [roof / slope for roof in roofs.values()]
     left = min([*ridges, *(point.intensity for point in found.points)]) / 4
-    right = max([*ridges, *(point.intensity for point in found.points)]) * 6
+    right = max([*ridges, *(point.intensity for point in found.points)]) * 25
     lowest = min([slope * left, *(point.flops_per_second / 1e9 for point in found.points)])
     axes.plot([left, max(ridges)], [slope * left, slope * max(ridges)], color=MUTED, linewidth=1.4)
     for precision, roof in roofs.items():
         colour = _PRECISIONS.get(precision, TEAL)
         axes.plot([roof / slope, right], [roof, roof], color=colour, linewidth=1.4)
         label = f"{precision} {figure(roof)}"
-        axes.annotate(label, (roof / slope, roof), xytext=(4, 4), textcoords="offset points", color=colour)
+        axes.annotate(label, (right, roof), xytext=(0, 4), textcoords="offset points", ha="right", color=colour)
     for point in found.points:
         at = (point.intensity, point.flops_per_second / 1e9)
         colour = next((c for p, c in _PRECISIONS.items() if p in point.name), GREEN)
@@ -158,7 +158,7 @@ def _logarithmic(axes: Axes, axis: str, low: float, high: float) -> None:
 
 
 def _tick() -> FuncFormatter:
-    return FuncFormatter(lambda value, _: f"{value:,.6g}")
+    return FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
 def _letters(axes: Axes, points: Sequence[Point]) -> None:

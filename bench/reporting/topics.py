@@ -6,12 +6,12 @@ from bench.reporting.accuracy import Accuracy, EpochTime, LeftOut
 from bench.reporting.blocks import Absent, Block, Column, Drawing, Table, Words
 from bench.reporting.bottleneck import Bottleneck
 from bench.reporting.compiling import EPOCH_IMAGES, PRODUCTION, Compiling, Gain, StartUp
-from bench.reporting.contests import Album, amount
+from bench.reporting.contests import Album, amount, with_noise
 from bench.reporting.findings import Section
 from bench.reporting.peaks import Point, Roofline, Share
 from bench.reporting.plots import Bar, bars, lettered, roofline
 from bench.reporting.throughput import PEAKS
-from bench.reporting.wording import NOISY, NONE, figure, interval, middle, percent, percents, scaled, unit_of
+from bench.reporting.wording import NONE, figure, interval, middle, percent, percents, scaled, unit_of
 from bench.statistics import Interval
 from cifarfast.reporting.writing import percent as share_of_one
 from cifarfast.reporting.writing import seconds
@@ -34,7 +34,7 @@ def evidence(found: Bottleneck, album: Album) -> list[Block]:
         ]
         for loader in loaders
     ]
-    columns = ("loader", "augmented images/s", "times the fastest step", "waiting, % of an epoch", "n")
+    columns = ("loader", "images/s", "times the step", "waiting, %", "n")
     table = Table("Loaders against the step", [Column(title) for title in columns], rows)
     words = (
         f"Headroom is the loader's images/s, augmentation included, over those of the fastest step, {step} with "
@@ -119,12 +119,9 @@ def peaks(section: Section, album: Album) -> list[Block]:
     if not contests:
         return [Absent("Peaks of this machine", f"{NONE}, and so no share of them is told")]
     for contest in contests:
-        columns = [Column("peak"), Column("a second"), Column("n"), Column("", "left")]
-        rows = [
-            [row.name, f"{amount(row)} {unit_of(row.unit)}", str(row.seconds.n), NOISY if row.noisy else ""]
-            for row in contest.rows
-        ]
-        blocks.append(Table("Peaks of the machine", columns, rows))
+        columns = [Column("peak"), Column("a second"), Column("n")]
+        rows = [[row.name, f"{amount(row)} {unit_of(row.unit)}", str(row.seconds.n)] for row in contest.rows]
+        blocks.append(Table("Peaks of the machine", *with_noise(columns, rows, contest)))
     words = (
         "Measured beside everything else: a product of two square matrices and the network's own convolutions in each "
         "precision, and a large copy, read and written bytes both counted. Shares are of two contests, one after the "

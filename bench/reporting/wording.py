@@ -25,8 +25,9 @@ def figure(value: float) -> str:
     """Three digits, with commas."""
     if value == 0:
         return "0"
-    digits = 2 - math.floor(math.log10(abs(value)))
-    return f"{round(value, digits):,.{max(0, digits)}f}" if -10 < digits < 7 else f"{value:.3g}"
+    rounded = float(f"{value:.3g}")
+    digits = 2 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:,.{max(0, digits)}f}" if -10 < digits < 7 else f"{value:.3g}"
 
 
 def middle(found: Quartiles, unit: str | None) -> str:

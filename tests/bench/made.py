@@ -1,11 +1,17 @@
-"""Benchmark files as `pytest bench --benchmark-json` leaves them, without measuring."""
+"""Benchmark files as `pytest bench --benchmark-json` leaves them, and whole runs, without measuring."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cifarfast.recipe import Recipe
+from cifarfast.runfolder import Run, RunFolder
+from tests.test_runfolder import CONFIG, row
+from tests.test_summary import summary
 
 PRECISIONS = {"fp32": 1.0, "bf16": 2.4}
 MACHINE: dict[str, Any] = {
@@ -72,7 +78,7 @@ def everything() -> list[dict[str, Any]]:
             entry(
                 group,
                 f"{precision}-{layout}-{mode}",
-                times * 55 * faster * (1.1 if layout == "channels-last" else 1) * _compiled(precision, mode),
+                times * 50 * faster * (1.1 if layout == "channels-last" else 1) * _compiled(precision, mode),
                 baseline="fp32-contiguous-eager",
                 precision=precision,
                 layout=layout,
@@ -119,6 +125,28 @@ def write_bench(
     found = {"datetime": date, "machine_info": {**MACHINE, **machine}, "benchmarks": list(entries), "cifarfast": header}
     path.write_text(json.dumps(found), encoding="utf-8")
     return path
+
+
+def whole_run(path: Path, accuracy: float, *, seed: int = 0, epochs: int = 20, epoch_seconds: float = 200.0) -> Run:
+    """A run of `reference` that ends with this test accuracy; of another recipe where `epochs` is not 20."""
+    rows = [row(epoch, accuracy=accuracy, epoch_seconds=epoch_seconds) for epoch in range(1, epochs + 1)]
+    recipe = Recipe(epochs=epochs)
+    return Run(
+        path=path,
+        config=replace(CONFIG, recipe=recipe, seed=seed),
+        rows=rows,
+        summary=replace(summary(rows), recipe=recipe, seed=seed),
+    )
+
+
+def write_run(run: Run) -> Path:
+    """Write it into its folder."""
+    with RunFolder(run.path) as folder:
+        folder.write_config(run.config)
+        folder.rewrite(run.rows)
+        if run.summary is not None:
+            folder.write_summary(run.summary)
+    return run.path
 
 
 def _compiled(precision: str, mode: str) -> float:

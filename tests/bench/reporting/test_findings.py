@@ -1,0 +1,70 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.records import read_bench
+from bench.reporting.findings import Findings, find
+from bench.reporting.throughput import GROUPS
+from tests.bench.made import entry, everything, whole_run, write_bench
+
+STEP = [entry("step", "a", 100, baseline="a")]
+AUGMENT = [entry("loaders-augmented", "ffcv", 300)]
+
+
+def findings(folder: Path, *files: dict[str, Any]) -> Findings:
+    paths = [write_bench(folder / f"{place}.json", **file) for place, file in enumerate(files)]
+    return find([read_bench(path) for path in paths], [])
+
+
+def test_files_from_the_same_circumstances_are_one_section_in_the_order_of_their_dates(tmp_path: Path) -> None:
+    found = findings(tmp_path, {"entries": AUGMENT, "date": "2026-01-03"}, {"entries": STEP, "date": "2026-01-02"})
+    (section,) = found.sections
+    assert [(Path(source.path).name, source.date) for source in section.sources] == [
+        ("1.json", "2026-01-02"),
+        ("0.json", "2026-01-03"),
+    ]
+    assert section.bottleneck.headroom[0].ratio.value == pytest.approx(3)
+    assert [(contest.group, contest.source) for contest in section.contests] == [("loaders-augmented", 1), ("step", 0)]
+    assert section.not_measured == [group for group in GROUPS if group not in ("loaders-augmented", "step")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"cpu": "another"},
+        {"torch_threads": 1},
+        {"git_commit": "1" * 40},
+        {"packages": {"torch": "2.15.0", "ffcv": None}},
+        {"data": "synthetic"},
+        {"profile": "quick"},
+        {"batch_size": 32},
+    ],
+)
+def test_nothing_is_divided_across_other_circumstances(tmp_path: Path, other: dict[str, Any]) -> None:
+    found = findings(tmp_path, {"entries": AUGMENT}, {"entries": STEP, **other})
+    assert [section.bottleneck.verdict for section in found.sections] == ["not measured"] * 2
+    assert [section.bottleneck.headroom for section in found.sections] == [[], []]
+
+
+def test_all_of_it(tmp_path: Path) -> None:
+    file = read_bench(write_bench(tmp_path / "a.json", everything()))
+    found = find([file], [whole_run(tmp_path / "run", 0.92)])
+    (section,) = found.sections
+    assert (section.machine, section.profile, section.data, section.batch_size) == (
+        file.machine,
+        "full",
+        "cifar10",
+        512,
+    )
+    assert section.not_measured == ["convert"]
+    assert len(section.shares) == 2 + 8 + 5
+    assert section.roofline is not None
+    assert len(section.compiling.gains) == 4
+    assert (found.accuracies[0].n, found.left_out) == (1, [])
+
+
+def test_a_file_without_figures_is_a_section_too(tmp_path: Path) -> None:
+    (section,) = findings(tmp_path, {"entries": []}).sections
+    assert section.not_measured == list(GROUPS)
+    assert (section.contests, section.shares, section.roofline) == ([], [], None)
