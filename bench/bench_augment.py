@@ -1,29 +1,42 @@
-"""Crop, flip, cutout and normalisation of one batch, drawing included."""
+"""Crop with padding 4, flip, cutout of 8x8 and normalisation: the same work for all."""
+
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
+from bench import augmenters
+from bench.augmenters import Augmenter
 from bench.contest import Entrant
 from bench.lab import Lab
-from cifarfast.augment import augment, draw
-from cifarfast.randomness import generator
-from cifarfast.recipe import Augmentation
+from bench.variants import pixels
 
 IMAGES = 512
+VALUES = 3 * 32 * 32
+"""Of one image."""
+AUGMENTERS: dict[str, Callable[[Lab, torch.Tensor], Augmenter]] = {
+    "ours-eager": partial(augmenters.ours, compiled=False),
+    "ours-compiled": partial(augmenters.ours, compiled=True),
+    "ffcv": augmenters.ffcv,
+    "torchvision": augmenters.torchvision,
+    "airbench": augmenters.airbench,
+}
 
 
-@pytest.mark.contest(group="augment", quick=10, full=40, baseline="eager")
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
-def bench_augment(lab: Lab, mode: str) -> Entrant:
-    """From uint8 on the device to the input of the network."""
-    device = lab.device
-    pixels = torch.randint(256, (IMAGES, 32, 32, 3), generator=generator(0, "bench")).to(torch.uint8)
-    images = device.send(pixels).permute(0, 3, 1, 2)
-    mean, std = (device.send(torch.tensor(values)) for values in (lab.manifest.mean, lab.manifest.std))
-    settings, function = Augmentation(), augment if mode == "eager" else device.compile(augment)
+@pytest.mark.contest(group="augment", quick=7, full=20, baseline="torchvision")
+@pytest.mark.parametrize("name", AUGMENTERS)
+def bench_augment(lab: Lab, name: str) -> Entrant:
+    """From uint8 pixels, drawing included, to fp32 on the device.
+
+    A value is one byte when it is read and four when it is written, at least, and three FLOPs: a division by
+    255, a subtraction, a division. Moving, mirroring and cutting out compute nothing.
+    """
+    augmenter = AUGMENTERS[name](lab, pixels(IMAGES))
+    images = augmenter.batches * IMAGES
 
     def once() -> None:
-        draws = device.send(draw(settings, IMAGES, generator(0, "augment", 0, 0)))
-        function(images, draws, mean, std, settings, device.compute_dtype)
+        augmenter.once()
 
-    return Entrant(once=once, work=IMAGES)
+    facts = {"layout": augmenter.layout, "bytes": 5 * VALUES * images, "flops": 3 * VALUES * images}
+    return Entrant(once=once, work=images, facts=facts)

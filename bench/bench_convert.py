@@ -1,29 +1,47 @@
-"""The conversion as a user runs it: the whole command, from the source to the renamed files."""
+"""The conversion: from the official files to a checked folder, with FFCV's writer and with ours."""
 
-import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.conftest import Measure
-from cifarfast.dataset.manifest import read_manifest
+from bench.contest import Entrant
+from bench.lab import Lab
+from cifarfast.dataset.beton import Beton, read_beton
+from data_prep.convert import convert
+from data_prep.sources import open_source
+from data_prep.sources.records import BATCHES, TEST_BATCH
+from data_prep.writers import WriterName
 
-SOURCE = os.environ.get("CIFAR10_SOURCE", "synthetic:8192,1024")
+QUICK_IMAGES = 8192
 
 
-@pytest.mark.benchmark(group="convert")
-def bench_convert(measure: Measure, tmp_path: Path) -> None:
-    """`$CIFAR10_SOURCE`, else a small synthetic set."""
-    line = [sys.executable, "-m", "data_prep.to_ffcv", "--source", SOURCE, "--out", str(tmp_path / "out"), "--force"]
+@pytest.mark.contest(group="convert", quick=3, full=5, baseline="ffcv")
+@pytest.mark.parametrize("writer", ["ffcv", "cifarfast"])
+def bench_convert(lab: Lab, writer: WriterName) -> Entrant:
+    """The binary version is read, written, read back and digested: the whole command but for unpacking an archive.
 
-    def convert() -> None:
-        subprocess.run(line, check=True, capture_output=True)
+    The images are those of the folder that is measured on; if quick, the first 8,192 of each split.
+    """
+    batches = lab.scratch / "batches"
+    batches.mkdir()
+    images = _write_batches(lab, batches)
+    source = open_source(str(batches), cache=lab.scratch, any_count=True)
 
-    convert()
-    manifest = read_manifest(tmp_path / "out")
-    measure(convert, images=manifest.train.images + manifest.test.images, rounds=3, kind=manifest.kind)
-    # ru_maxrss is that of the largest of all child processes so far; Linux counts KiB.
-    print(f"largest process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10} MiB")
+    def once() -> None:
+        convert(source, lab.scratch / "out", force=True, writer=writer)
+
+    return Entrant(once=once, work=images, warm_up=1)
+
+
+def _write_batches(lab: Lab, folder: Path) -> int:
+    """Write CIFAR-10's binary version into a folder; returns the number of images."""
+    train, test = (read_beton(lab.folder / lab.manifest.split(name).file) for name in ("train", "test"))
+    if lab.profile == "quick":
+        train, test = (Beton(split.images[:QUICK_IMAGES], split.labels[:QUICK_IMAGES]) for split in (train, test))
+    names = [name for name in BATCHES if name != TEST_BATCH]
+    parts = zip(*(np.array_split(array, len(names)) for array in train), strict=True)
+    for name, (images, labels) in [*zip(names, parts, strict=True), (TEST_BATCH, test)]:
+        planes = images.transpose(0, 3, 1, 2).reshape(len(labels), -1)
+        np.column_stack([labels.astype(np.uint8), planes]).tofile(folder / f"{name}.bin")
+    return len(train.labels) + len(test.labels)

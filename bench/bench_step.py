@@ -1,34 +1,101 @@
-"""The whole training step: augmentation, forward, backward, update."""
+"""The network in training: forward, forward and backward, and the whole optimizer step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
-from bench.conftest import Measure
-from cifarfast.device import open_device
+from bench.contest import Entrant
+from bench.lab import Lab
+from bench.variants import BASELINE, Layout, Mode, Precision, every_execution, execution, noise
+from cifarfast.device import Device, compile_cache, forget_compilations
+from cifarfast.errors import UserError
 from cifarfast.loaders import Batch
-from cifarfast.model import build_model
-from cifarfast.randomness import generator
+from cifarfast.model import build_model, flops_per_image
 from cifarfast.recipe import Recipe
-from cifarfast.runtime import Runtime
 from cifarfast.step import TrainStep
 
+WARM_UP = 2
 
-@pytest.mark.benchmark(group="step")
-@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
-def bench_step(measure: Measure, request: pytest.FixtureRequest, mode: str, layout: str) -> None:
-    """The reference recipe at `--batch-size`, in fp32."""
-    size: int = request.config.getoption("--batch-size")
-    device = open_device(Runtime(channels_last=layout == "channels-last"), print)
-    recipe = Recipe(batch_size=size)
-    model = device.place(build_model(dropout=recipe.dropout, seed=0))
-    step = TrainStep(model, recipe, device, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), seed=0)
-    compile_seconds = step.compile(pytest.skip) if mode == "compiled" else None
-    pixels = torch.randint(256, (size, 32, 32, 3), generator=generator(0, "bench")).to(torch.uint8)
-    labels = torch.randint(10, (size,), generator=generator(1, "bench"))
-    batch = Batch(device.send(pixels).permute(0, 3, 1, 2), device.send(labels))
+
+@dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """What compiling a step cost."""
+
+    seconds: float | None
+    """From the first call to its end; None where nothing was compiled."""
+    cache: str | None
+    """`cold` or `warm`, likewise."""
+
+
+@pytest.mark.contest(group="forward", quick=7, full=7, baseline=BASELINE)
+@every_execution("eager", "compiled")
+def bench_forward(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
+    """In training, so with dropout and with all that the backward pass would need kept."""
+    step, batch, facts = _open(lab, precision, layout, mode)
+    images, masks = step.inputs(batch, augmented=False, epoch=0, number=0)
+
+    def once() -> None:
+        step.forward(images, batch.labels, masks)
+
+    return _entrant(once, facts, "forward")
+
+
+@pytest.mark.contest(group="forward-backward", quick=7, full=7, baseline=BASELINE)
+@every_execution("eager", "compiled")
+def bench_forward_backward(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
+    step, batch, facts = _open(lab, precision, layout, mode)
+    images, masks = step.inputs(batch, augmented=False, epoch=0, number=0)
+
+    def once() -> None:
+        loss, _ = step.forward(images, batch.labels, masks)
+        torch.autograd.backward(step.scaler.scale(loss))
+        step.optimizer.zero_grad()
+
+    return _entrant(once, facts, "train")
+
+
+@pytest.mark.contest(group="step", quick=7, full=7, baseline=BASELINE)
+@every_execution("eager", "compiled")
+def bench_step(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
+    """Augmentation, dropout masks, forward, backward, check of every value, update."""
+    step, batch, facts = _open(lab, precision, layout, mode)
 
     def once() -> None:
         step(batch, augmented=False, epoch=0, number=0, position=0)
 
-    measure(once, images=size, rounds=5, batch_size=size, compile_seconds=compile_seconds)
+    return _entrant(once, facts, "train")
+
+
+def _open(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> tuple[TrainStep, Batch, dict[str, Any]]:
+    how = execution(lab, precision, layout, mode)
+    step, cost = _build(how.device, how.batch_size, mode, lab.manifest.mean, lab.manifest.std)
+    facts = how.facts | {"compile_seconds": cost.seconds, "compile_cache": cost.cache}
+    return step, noise(how.device, how.batch_size), facts
+
+
+@cache  # the three groups share what is compiled
+def _build(
+    device: Device, batch_size: int, mode: Mode, mean: Sequence[float], std: Sequence[float]
+) -> tuple[TrainStep, Compilation]:
+    """The reference recipe's step."""
+    recipe = Recipe(batch_size=batch_size)
+    model = device.place(build_model(dropout=recipe.dropout, seed=0))
+    step = TrainStep(model, recipe, device, mean=mean, std=std, seed=0)
+    if mode == "eager":
+        return step, Compilation(seconds=None, cache=None)
+    forget_compilations()
+    seconds = step.compile(_refuse)
+    return step, Compilation(seconds=seconds, cache=compile_cache())
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise UserError(reason)
+
+
+def _entrant(once: Callable[[], None], facts: dict[str, Any], part: str) -> Entrant:
+    images = facts["batch_size"]
+    return Entrant(once=once, work=images, warm_up=WARM_UP, facts=facts | {"flops": flops_per_image()[part] * images})

@@ -47,12 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
-    config.addinivalue_line(
-        "markers",
-        "contest(group, quick, full, baseline=None): the function returns an Entrant; `quick` and `full` are the "
-        "numbers of rounds, `baseline` is the variant that the others are compared with",
-    )
+    """Make room for what is found out."""
     config.stash[_SKIPPED] = []
     config.stash[_OUTCOMES] = {}
 
