@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from cifarfast.dataset.manifest import ClassNames, Manifest, Sha256, UnitInterval
 from cifarfast.metrics import SCHEMA
+from cifarfast.range_test import Sweep
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
 
@@ -28,6 +32,8 @@ class RunConfig:
     """Hold the data against its SHA-256 digests first; --no-verify looks at sizes only."""
     recipe: Recipe = field(default_factory=Recipe)
     """What is learned."""
+    sweep: Annotated[Sweep | None, tyro.conf.Fixed, tyro.conf.Suppress] = None
+    """The range test that finds the recipe's max_lr before training; null where that was given."""
     runtime: Runtime = field(default_factory=Runtime)
     """How it is executed."""
 
@@ -38,6 +44,8 @@ class SavedConfig(RunConfig):
 
     schema: int = SCHEMA
     """Version of this layout."""
+    started: str | None = None
+    """When the run was first started: UTC time, ISO 8601; null in runs that are older than this field."""
     class_names: ClassNames
     """Names of the labels 0 to 9."""
     mean: tuple[UnitInterval, UnitInterval, UnitInterval]
@@ -55,10 +63,11 @@ def run_config(source: RunConfig) -> RunConfig:
     return RunConfig(**{field.name: getattr(source, field.name) for field in fields(RunConfig)})
 
 
-def saved_config(config: RunConfig, manifest: Manifest) -> SavedConfig:
-    """What a run with this data leaves as config.json."""
+def saved_config(config: RunConfig, manifest: Manifest, *, started: str | None = None) -> SavedConfig:
+    """What a run with this data, first started then, leaves as config.json."""
     return SavedConfig(
         **vars(run_config(config)),
+        started=started,
         class_names=manifest.class_names,
         mean=manifest.mean,
         std=manifest.std,

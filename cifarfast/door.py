@@ -64,10 +64,19 @@ def named_recipe(argv: Sequence[str] | None = None) -> Recipe:
 
 def named(argv: Sequence[str] | None, flag: str) -> str | None:
     """The value of a flag on which the defaults of others depend, found before parsing; None if it is not given."""
+    return _found(argv, flag)[0]
+
+
+def without(argv: Sequence[str] | None, flag: str) -> list[str]:
+    """The command line without a flag and its value."""
+    return _found(argv, flag)[1]
+
+
+def _found(argv: Sequence[str] | None, flag: str) -> tuple[str | None, list[str]]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument(flag, nargs="?", dest="value")
-    value: str | None = finder.parse_known_args(argv)[0].value
-    return value
+    found, rest = finder.parse_known_args(argv)
+    return found.value, rest
 
 
 def run(main: Callable[[], None]) -> NoReturn:

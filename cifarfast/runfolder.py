@@ -4,6 +4,7 @@
     metrics.jsonl            one line an epoch, appended as it ends
     predictions.safetensors  what the network says about the test images, after the last epoch
     checkpoints/             how far training has come, the last two
+    lr_range.json            the range test that found max_lr (`cifarfast.range_record`), where there was one
     summary.json             what came out, written once at the end
     model.safetensors        the weights and buffers of the raw network
     .lock                    held by the process that writes here
@@ -96,6 +97,10 @@ class RunFolder:
     def write_config(self, config: SavedConfig) -> None:
         """Write config.json; from here on the folder holds a run."""
         write_json(self.path / CONFIG_NAME, sealed(config))
+
+    def withdraw_config(self) -> None:
+        """Remove config.json: no run has come of it."""
+        (self.path / CONFIG_NAME).unlink()
 
     def append(self, row: EpochRow) -> None:
         """Append one epoch to metrics.jsonl and see it to the disk."""

@@ -8,6 +8,7 @@ from typing import Any
 from cifarfast.dataset.manifest import Manifest
 from cifarfast.fingerprint import Fingerprint
 from cifarfast.metrics import SCHEMA, EpochRow
+from cifarfast.range_test import Sweep
 from cifarfast.recipe import RECIPES, Recipe
 from cifarfast.runtime import Runtime
 
@@ -125,6 +126,8 @@ class Summary:
     """Version of this layout."""
     recipe: Recipe
     """What was learned."""
+    sweep: Sweep | None = None
+    """The range test, in lr_range.json, that found the recipe's max_lr; null where that was given."""
     seed: int
     """The seed."""
     runtime: RuntimeRecord
@@ -134,9 +137,9 @@ class Summary:
     data: Data
     """What was trained and tested on."""
     started: str
-    """UTC time, ISO 8601."""
+    """When the run was first started: UTC time, ISO 8601."""
     total_seconds: float
-    """The whole run, from checking the data to the last checkpoint; not what an interruption lost."""
+    """The whole run, from checking the data (the range test included) to the last checkpoint; not what was lost."""
     checkpoint_seconds: float | None = None
     """What of it training waited for checkpoints."""
     resumed_at: list[int] = field(default_factory=list)

@@ -3,14 +3,15 @@
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifarfast.checks import positive
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig, run_config
-from cifarfast.door import named, named_recipe, note, parse, run
+from cifarfast.door import named, named_recipe, note, parse, run, without
+from cifarfast.range_test import Sweep
 from cifarfast.recipe import RECIPES
 from cifarfast.runfolder import read_config
 from cifarfast.runtime import Runtime
@@ -24,7 +25,10 @@ PROG = "python -m cifarfast.train"
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(RunConfig):
-    """Train a network on CIFAR-10 and leave a run folder. Flags of the recipe override it one by one."""
+    """Train a network on CIFAR-10 and leave a run folder. Flags of the recipe override it one by one.
+
+    --max-lr auto finds the rate by a range test first.
+    """
 
     out: Path | None = None
     """Run folder to make; by default runs/<time>-<recipe>."""
@@ -47,8 +51,12 @@ class Arguments(RunConfig):
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     """The command line; its defaults are those of the recipe that it names, or of the run that it resumes."""
-    run = named(argv, "--resume")
+    run, max_lr = named(argv, "--resume"), named(argv, "--max-lr")
     config = RunConfig(recipe=named_recipe(argv)) if run is None else run_config(read_config(Path(run)))
+    if max_lr is not None:
+        config = replace(config, sweep=Sweep() if max_lr == "auto" else None)
+    if max_lr == "auto":
+        argv = without(argv, "--max-lr")
     return parse(Arguments, prog=PROG, argv=argv, default=Arguments(**vars(config)))
 
 

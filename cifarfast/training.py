@@ -11,10 +11,13 @@ from cifarfast.checkpoint import Checkpoints, Progress, restore
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig, SavedConfig, run_config, saved_config
 from cifarfast.device import compile_cache
 from cifarfast.door import note
-from cifarfast.errors import UserError
+from cifarfast.errors import Stopped, UserError
 from cifarfast.loop import run_epochs
+from cifarfast.lr_range import range_of_setup
 from cifarfast.metrics import EpochRow
 from cifarfast.model import flops_per_image
+from cifarfast.range_record import check_no_range, read_range, write_range
+from cifarfast.range_test import Sweep
 from cifarfast.recipe import Recipe
 from cifarfast.runfolder import RunFolder, read_config, read_summary
 from cifarfast.runtime import Runtime
@@ -36,6 +39,7 @@ def fit(
     train_images: int | None = None,
     test_images: int | None = None,
     verify: bool = True,
+    sweep: Sweep | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     on_epoch: OnEpoch = lambda row: None,
 ) -> Summary:
@@ -48,12 +52,14 @@ def fit(
         train_images: use only so many training images, evenly spaced through the split.
         test_images: likewise for evaluation.
         verify: hold the data against its SHA-256 digests first, not only against its sizes.
+        sweep: find the recipe's max_lr first, by this range test; its steepest descent takes the place of what the
+            recipe says, and the other rates of the schedule keep their ratios to it.
         checkpoint_minutes: longest time between two checkpoints; there is one at the end of every epoch too.
         on_epoch: told of every epoch as it ends.
 
     Raises:
-        UserError: the data, the folder, the device or a size is unusable; nothing was trained. Or a loader
-            or a disk failed on the way: the run can be resumed.
+        UserError: the data, the folder, the device or a size is unusable, or the range test suggests no rate;
+            nothing was trained. Or a loader or a disk failed on the way: the run can be resumed.
         NonFiniteError: training diverged; the run folder keeps the epochs before.
         Stopped: SIGINT or SIGTERM came; the run can be resumed.
     """
@@ -66,11 +72,15 @@ def fit(
         train_images=train_images,
         test_images=test_images,
         verify=verify,
+        sweep=sweep,
     )
     setup = set_up(config)
     with RunFolder(out) as folder:
-        folder.write_config(saved_config(config, setup.manifest))
-        return _train(setup, folder, start, checkpoint_minutes, on_epoch)
+        if sweep is not None:
+            check_no_range(out)
+        started = _now()
+        folder.write_config(saved_config(config, setup.manifest, started=started))
+        return _train(setup, folder, started, start, checkpoint_minutes, on_epoch)
 
 
 def resume(
@@ -105,19 +115,19 @@ def resume(
         if summary is not None and summary.epochs == config.recipe.epochs:
             note(f"{run} is complete: nothing to resume (more --epochs go on from here)")
             return summary
-        setup = set_up(config)
-        now = saved_config(config, setup.manifest)
-        if (now.train_sha256, now.test_sha256) != (saved.train_sha256, saved.test_sha256):
+        setup = set_up(replace(config, sweep=saved.sweep))
+        if (setup.manifest.train.sha256, setup.manifest.test.sha256) != (saved.train_sha256, saved.test_sha256):
             raise UserError(f"{config.data} holds other data than {run} was begun with: name that with --data")
-        folder.write_config(now)
-        return _train(setup, folder, start, checkpoint_minutes, on_epoch)
+        return _train(setup, folder, saved.started or _now(), start, checkpoint_minutes, on_epoch)
 
 
-def _train(setup: Setup, folder: RunFolder, start: float, checkpoint_minutes: float, on_epoch: OnEpoch) -> Summary:
-    config, step, device = setup.config, setup.step, setup.device
-    started = datetime.now(timezone.utc)
-    compile_seconds = step.compile(note) if config.runtime.compile else None
+def _train(
+    setup: Setup, folder: RunFolder, started: str, start: float, checkpoint_minutes: float, on_epoch: OnEpoch
+) -> Summary:
+    step, device = setup.step, setup.device
+    compile_seconds = step.compile(note) if setup.config.runtime.compile else None
     effective = setup.effective(compiled=compile_seconds is not None)
+    config = _with_found_lr(setup, effective, folder, start)
     schedule = one_cycle(config.recipe, setup.train_loader.feed.batches())
     watch = Stopwatch(device.synchronize)
     watch.add({"run": time.perf_counter() - start})
@@ -131,6 +141,7 @@ def _train(setup: Setup, folder: RunFolder, start: float, checkpoint_minutes: fl
         else:
             note(f"{folder.path} has no checkpoint to go on from: starting at the beginning")
         progress.resumed_at.append(progress.steps(schedule.steps_per_epoch))
+    folder.write_config(saved_config(config, setup.manifest, started=started))
     folder.rewrite(progress.rows)
     checkpoints = Checkpoints(folder.checkpoints, effective, minutes=checkpoint_minutes, first=first)
     with watch.span("run"), checkpoints:
@@ -139,11 +150,12 @@ def _train(setup: Setup, folder: RunFolder, start: float, checkpoint_minutes: fl
     data = setup.data()
     summary = Summary(
         recipe=config.recipe,
+        sweep=config.sweep,
         seed=config.seed,
         runtime=RuntimeRecord(asked=config.runtime, effective=effective),
         fingerprint=setup.fingerprint,
         data=data,
-        started=started.isoformat(timespec="seconds"),
+        started=started,
         total_seconds=watch.take("run"),
         checkpoint_seconds=watch.take("checkpoint"),
         resumed_at=progress.resumed_at,
@@ -157,6 +169,28 @@ def _train(setup: Setup, folder: RunFolder, start: float, checkpoint_minutes: fl
     return summary
 
 
+def _with_found_lr(setup: Setup, effective: Effective, folder: RunFolder, start: float) -> RunConfig:
+    """The configuration with the max_lr that the range test in the folder suggests, if it asks for one.
+
+    There is none in the folder yet unless the run was resumed.
+    """
+    config, path = setup.config, folder.path
+    if config.sweep is None:
+        return config
+    record = read_range(path, hint="remove it, and the range test is made again")
+    try:
+        record = record or range_of_setup(setup, effective, config.sweep, start=start)
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}: go on with python -m cifarfast.train --resume {path}", stopped.signum) from None
+    found = record.result.suggestions.steepest
+    if found.lr is None:
+        folder.withdraw_config()
+        raise UserError(f"the range test suggests no learning rate ({found.reason}): name one with --max-lr")
+    write_range(path, record)
+    note(f"max_lr {found.lr:.3g}, as the range test suggests")
+    return replace(config, recipe=replace(config.recipe, max_lr=found.lr))
+
+
 def _changed_flags(saved: SavedConfig, now: RunConfig) -> list[str]:
     """The flags of `now` that would make it another run."""
     before, after = _flat(run_config(saved)), _flat(now)
@@ -168,16 +202,22 @@ def _changed_flags(saved: SavedConfig, now: RunConfig) -> list[str]:
     ]
 
 
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
 def _flat(config: RunConfig) -> dict[str, Any]:
     """Flags and values, the groups of them dissolved as on the command line."""
     flat: dict[str, Any] = {}
-    groups = [asdict(config)]
+    groups = [asdict(replace(config, sweep=None))]
     for group in groups:
         for name, value in group.items():
             if isinstance(value, dict):
                 groups.append(value)
             else:
                 flat[name] = value
+    if config.sweep is not None:
+        flat["max_lr"] = "auto"
     return flat
 
 

@@ -214,6 +214,7 @@ def test_a_signal_ends_with_a_checkpoint_of_the_step_under_way(
     run, asked = tmp_path / "run", config(data)
     with monkeypatch.context() as patch:
         signalling(patch, owner, name, number, count)
+        patch.setattr("cifarfast.training._now", lambda: "2026-01-02T03:04:05+00:00")
         with pytest.raises(Stopped, match=re.escape(f"python -m cifarfast.train --resume {run}")) as stopped:
             fit(asked, run)
     assert stopped.value.signum is number
@@ -222,7 +223,7 @@ def test_a_signal_ends_with_a_checkpoint_of_the_step_under_way(
     assert_same(run, uninterrupted(asked))
     summary = read_run(run).summary
     assert summary is not None
-    assert summary.resumed_at == [steps]
+    assert (summary.started, summary.resumed_at) == ("2026-01-02T03:04:05+00:00", [steps])
 
 
 @pytest.mark.usefixtures("tiny", "restored_sigterm")
@@ -366,8 +367,10 @@ def test_another_precision_is_refused(data: Path, tmp_path: Path, monkeypatch: p
         with pytest.raises(Stopped):
             fit(asked, run)
     monkeypatch.setattr("cifarfast.device.probe_bf16", lambda: 0.5)
+    before = contents(run)
     with pytest.raises(UserError, match=re.escape("because precision fp32 (was bf16)")):
-        cifarfast.resume(run)
+        cifarfast.resume(run, replace(asked, recipe=replace(RECIPE, epochs=4)))
+    assert contents(run) == before
 
 
 @pytest.mark.usefixtures("tiny")

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def _minutes(run: Run) -> list[float]:
 
 
 def _context(runs: Mapping[str, Run], plots: Sequence[Plot]) -> dict[str, Any]:
-    settings = [_flat(asdict(run.config)) for run in runs.values()]
+    settings = [_flat(asdict(replace(run.config, started=None))) for run in runs.values()]
     names = list(dict.fromkeys(name for flat in settings for name in flat))
     table = {name: [flat.get(name) for flat in settings] for name in names}
     differences = {name: values for name, values in table.items() if any(value != values[0] for value in values)}

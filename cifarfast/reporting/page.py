@@ -215,9 +215,11 @@ def _layers(summary: Summary | None) -> list[Any]:
 def _groups(run: Run) -> dict[str, dict[str, Any]]:
     """All settings and facts, by the record that they are from."""
     config = asdict(run.config)
-    recipe, asked = config.pop("recipe"), config.pop("runtime")
+    recipe, sweep, asked = (config.pop(name) for name in ("recipe", "sweep", "runtime"))
     augmentation = recipe.pop("augmentation")
     groups = {"Run": config, "Recipe": recipe, "Augmentation": augmentation, "Runtime, as asked": asked}
+    if sweep is not None:
+        groups["Range test"] = sweep
     if run.summary is not None:
         summary = asdict(run.summary)
         fingerprint = summary["fingerprint"]

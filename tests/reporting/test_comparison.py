@@ -11,7 +11,10 @@ from tests.reporting.pages import Page
 
 
 def test_repetitions_have_a_mean_and_a_spread(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / f"run{n}", accuracy=0.5 + n / 100, seed=n, kind="cifar10") for n in range(3)]
+    runs = [
+        make_run(tmp_path / f"run{n}", accuracy=0.5 + n / 100, seed=n, kind="cifar10", started=f"2026-01-0{n + 1}")
+        for n in range(3)
+    ]
     page = Page.read(write_comparison(runs, tmp_path / "out" / "page.html"))
     text = page.text.replace("\u202f", " ")
     assert (

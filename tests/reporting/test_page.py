@@ -8,6 +8,7 @@ import pytest
 from cifarfast.files import write_json
 from cifarfast.model import layer_table
 from cifarfast.range_record import RANGE_NAME
+from cifarfast.range_test import Sweep
 from cifarfast.records import sealed
 from cifarfast.reporting.page import write_report
 from cifarfast.runfolder import read_run
@@ -130,9 +131,10 @@ def test_names_and_paths_are_text(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 def test_a_range_test(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", predictions=False, data=tmp_path)
+    run = make_run(tmp_path / "run", predictions=False, data=tmp_path, sweep=Sweep(divergence=7.25))
     write_json(run / RANGE_NAME, sealed(range_record()))
     page = Page.read(write_report(run))
+    assert "divergence 7.25" in page.text
     assert "The rate was raised after every step, 8 times of 8; it went to its end." in page.text
     assert re.search(
         r"Suggestions steepest 1 minimum tenth the loss is lowest at the last rate .* valley 0\.", page.text
