@@ -112,7 +112,7 @@ def _print_runs(found: "RunComparison") -> None:
     accuracy, speed = found.accuracy, found.speed
     text = f"{accuracy.points:+.2f} points"
     if accuracy.interval is not None:
-        text += f" ({accuracy.interval.low:+.2f} to {accuracy.interval.high:+.2f}), p {accuracy.p:.2g}"
+        text += f" ({accuracy.interval.low:+.2f} to {accuracy.interval.high:+.2f})"
     print(f"\naccuracy, B less A: {text}; {found.margin:g} may be lost: {accuracy.verdict}")
     print(f"epochs: B is {_interval(speed.ratio)} times as fast, p {speed.p:.2g}: {_verdict(speed)}")
     print(f"in short: {found.in_short}")

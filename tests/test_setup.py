@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "ffcv", "numba", "matplotlib", "scipy", "jinja2"}
 DOORS = [
+    "bench.compare",
     "cifarfast.evaluate",
     "cifarfast.export",
     "cifarfast.find_lr",

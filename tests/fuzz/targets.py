@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.records import BenchFile, possible, read_bench
 from cifarfast.checkpoint import Checkpoints, Progress, restore
 from cifarfast.dataset.beton import Beton, read_beton
 from cifarfast.dataset.manifest import check_folder
@@ -24,6 +25,7 @@ from cifarfast.tensorfile import read_tensors, write_tensors
 from data_prep.sources import open_source
 from data_prep.sources.base import Dataset
 from data_prep.sources.records import BATCHES, TEST_BATCH
+from tests.bench.made import entry, write_bench
 from tests.data_prep.conftest import binary_files, python_files, write_archive, write_images, write_tree
 from tests.dataset.test_beton import PIXELS, SIZE, TABLE, Parts
 from tests.dataset.test_manifest import write_folder
@@ -289,6 +291,22 @@ def _read_model(folder: Path) -> Any:
     return _bits(read_model(folder / "run").state_dict())
 
 
+# Benchmarks. pytest-benchmark writes them, without a checksum: a reader vouches only for figures that there can be.
+
+
+def _write_benchmarks(folder: Path) -> Path:
+    entries = [entry("step", name, 50.0, flops=10) for name in ("eager", "compiled")]
+    return write_bench(folder / "bench.json", entries)
+
+
+def _read_benchmarks(folder: Path) -> BenchFile:
+    return read_bench(folder / "bench.json")
+
+
+def _can_be(_: BenchFile, found: BenchFile) -> bool:
+    return all(map(possible, (figure for each in found.measured for figure in (each.extra.work, *each.seconds))))
+
+
 _BINARY, _PYTHON = binary_files(RECORDS), python_files(RECORDS)
 
 TARGETS = (
@@ -375,5 +393,13 @@ TARGETS = (
     ),
     Target(name="checkpoint", write=_write_checkpoints, read=_read_checkpoints),
     Target(name="predictions", write=_write_predictions, read=_read_predictions),
+    Target(
+        name="benchmarks",
+        write=_write_benchmarks,
+        read=_read_benchmarks,
+        kept=_can_be,
+        is_json=True,
+        detected=0.7,
+    ),
     Target(name="model.safetensors", write=_write_model, read=_read_model, weight=0.1),
 )
