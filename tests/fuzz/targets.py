@@ -17,8 +17,11 @@ from cifarfast.checkpoint import Checkpoints, Progress, restore
 from cifarfast.dataset.beton import Beton, read_beton
 from cifarfast.dataset.manifest import check_folder
 from cifarfast.errors import UserError
+from cifarfast.files import write_json
 from cifarfast.model import ResNet
 from cifarfast.predictions import PREDICTIONS_NAME, read_predictions, write_predictions
+from cifarfast.range_record import RANGE_NAME, read_range
+from cifarfast.records import sealed
 from cifarfast.runfolder import RunFolder, read_model, read_run
 from cifarfast.step import TrainStep
 from cifarfast.tensorfile import read_tensors, write_tensors
@@ -29,6 +32,7 @@ from tests.bench.made import entry, write_bench
 from tests.data_prep.conftest import binary_files, python_files, write_archive, write_images, write_tree
 from tests.dataset.test_beton import PIXELS, SIZE, TABLE, Parts
 from tests.dataset.test_manifest import write_folder
+from tests.reporting.conftest import range_record
 from tests.test_runfolder import CONFIG, row
 from tests.test_summary import EFFECTIVE, summary
 
@@ -189,6 +193,11 @@ def _read_run(folder: Path) -> dict[str, Any]:
 def _rows_from_the_first_on(good: dict[str, Any], found: dict[str, Any]) -> bool:
     rows = found["rows"]
     return bool(rows == good["rows"][: len(rows)] and {**found, "rows": None} == {**good, "rows": None})
+
+
+def _write_range(folder: Path) -> Path:
+    write_json(folder / RANGE_NAME, sealed(range_record()))
+    return folder / RANGE_NAME
 
 
 # Tensors.
@@ -377,6 +386,12 @@ TARGETS = (
         detected=0.8,
     ),
     Target(name="summary.json", write=_write_run("summary.json"), read=_read_run, is_json=True),
+    Target(
+        name="lr_range.json",
+        write=_write_range,
+        read=lambda folder: read_range(folder, hint="take another"),
+        is_json=True,
+    ),
     Target(
         name="tensors",
         write=_write_tensors,
