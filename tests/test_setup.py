@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "ffcv", "numba", "matplotlib", "scipy", "jinja2"}
 DOORS = [
     "bench.compare",
+    "bench.report",
     "cifarfast.evaluate",
     "cifarfast.export",
     "cifarfast.find_lr",

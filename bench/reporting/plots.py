@@ -18,7 +18,7 @@ _ROW, _FRAME = 36, 62  # heights, in units of the plot
 _BAR = 0.3
 _LOGARITHMIC = 30
 """Where the longest bar would be so many times the shortest, there are dots on a logarithmic axis in place of bars."""
-_LONGEST_NAME = 30
+_LONGEST_NAME, _LONGEST_TITLE = 30, 54
 _PRECISIONS = {"fp32": BLUE, "bf16": OCHRE, "fp16": PLUM}
 
 
@@ -51,7 +51,7 @@ def bars(name: str, title: str, entries: Sequence[Bar], *, end: float | None = N
     drawn, left_out = entries[:_BARS], len(entries[_BARS:])
     sheet = Sheet(name, height=_FRAME + _ROW * len(drawn))
     axes = sheet.axes
-    axes.set_title(title)
+    axes.set_title(short(title, _LONGEST_TITLE))
     smallest = min((entry.value.low for entry in drawn if entry.value.low > 0), default=1.0)
     largest = max(entry.value.high for entry in drawn)
     logarithmic = end is None and largest > _LOGARITHMIC * smallest

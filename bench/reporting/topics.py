@@ -185,7 +185,9 @@ def _gain(gain: Gain) -> list[str]:
 
 def _start_up(one: StartUp, gain: Gain | None) -> list[str]:
     cells = [one.name, middle(one.seconds, None), str(one.seconds.n), _signed(one.extra_seconds)]
-    return [*cells, "" if one.extra_seconds is None else _pays(gain, one.pays_after)]
+    if one.extra_seconds is None:
+        return [*cells, ""]
+    return [*cells, "at once" if one.extra_seconds <= 0 else _pays(gain, one.pays_after)]
 
 
 def _pays(gain: Gain | None, after: Interval | None) -> str:

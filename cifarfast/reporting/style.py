@@ -110,7 +110,7 @@ class Sheet:
     def finish(self, alt: str) -> Plot:
         """The plot; the same figure gives the same bytes."""
         file = io.StringIO()
-        with mpl.rc_context({"svg.hashsalt": self._name}):
+        with mpl.rc_context({"svg.hashsalt": f"plot {self._name}"}):  # a bare `none` would mean another thing
             self._figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
         return Plot(name=self._name, svg=file.getvalue(), alt=printable(alt))
 

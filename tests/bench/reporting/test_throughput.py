@@ -45,7 +45,7 @@ def test_without_its_baseline_a_contest_has_no_ratios(tmp_path: Path) -> None:
 
 
 def test_rounds_that_are_not_equally_many_are_no_pairs(tmp_path: Path) -> None:
-    step = [entry("step", "a", 100, baseline="a", rounds=8), entry("step", "b", 150, baseline="a", rounds=5)]
+    step = [entry("step", "a", 100, baseline="a", rounds=7), entry("step", "b", 150, baseline="a", rounds=5)]
     (contest,) = find_contests(files(tmp_path, step))
     ratio = contest.rows[1].ratio
     assert ratio is not None
