@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
-from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from cifarfast.errors import UserError
@@ -175,11 +174,15 @@ def _fast_math(kind: str, *, deterministic: bool) -> None:
 
 def forget_compilations() -> None:
     """Let `compile_cache` speak of what is compiled from here on."""
+    from torch._dynamo.utils import counters  # imports the compiler, which evaluation and reports do without
+
     counters.clear()
 
 
 def compile_cache() -> Literal["cold", "warm"] | None:
     """Whether this process found every compiled kernel in the cache; None where torch does not say."""
+    from torch._dynamo.utils import counters
+
     inductor = counters["inductor"]
     if inductor["fxgraph_cache_miss"]:
         return "cold"
