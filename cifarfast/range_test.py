@@ -84,7 +84,11 @@ class Suggestion:
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestions:
-    """What the curve suggests, by three rules: the functions of the same names define them."""
+    """What the curve suggests, by three rules: the functions of the same names define them.
+
+    A fresh network's loss falls at once at any rate that moves it. A sweep that starts at such a rate sees the fall
+    from its first step on, wherever it starts: then there is neither a steepest descent nor a valley.
+    """
 
     steepest: Suggestion
     """Where the loss falls fastest: the usual choice of max_lr."""
