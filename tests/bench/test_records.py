@@ -15,7 +15,7 @@ from tests.bench.made import entry, write_bench
 ENTRIES = [
     entry("step", "eager", 50.0, rounds=5, flops=10),
     entry("step", "compiled", 60.0, rounds=4, baseline="eager"),
-    entry("start-up", "eager", 0.1, work=1, unit=None),
+    entry("start-up", "eager", 0.1, rounds=8, work=1, unit=None),
 ]
 
 

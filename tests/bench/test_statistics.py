@@ -38,7 +38,7 @@ def test_the_interval_is_that_of_all_resamples(paired: bool) -> None:
     drawn = zip(rounds, rounds, strict=True) if paired else itertools.product(rounds, rounds)
     ratios = [_median(baseline, b) / _median(seconds, a) for a, b in drawn]
     found = speed_ratio(seconds, baseline, paired=paired)
-    assert [found.low, found.high] == pytest.approx(np.quantile(ratios, (0.025, 0.975)), rel=0.02)
+    assert [found.low, found.high] == pytest.approx(np.quantile(ratios, (0.025, 0.975)).tolist(), rel=0.02)
 
 
 def _median(values: Sequence[float], chosen: Sequence[int]) -> float:

@@ -145,6 +145,12 @@ def test_too_few_rounds_to_show_anything_are_told(rounds: int, benchmarks: int, 
     assert found.verdict == ("slower" if enough else "no difference shown")
 
 
+def test_few_rounds_are_enough_where_all_the_rest_has_changed() -> None:
+    same, far = ([base + 0.001 * i for i in range(10)] for base in (1.0, 9.0))
+    assert [each.verdict for each in judge_speed([(same, far)] * 6 + [(same[:4], far[:4])])] == ["slower"] * 7
+    assert all(each.enough_rounds for each in judge_speed([(same, far)] * 6 + [(same[:4], far[:4])]))
+
+
 def welch(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
     """Difference, its standard error and the degrees of freedom, from Welch's paper."""
     a, b = (np.var(values, ddof=1) / len(values) for values in (before, after))
@@ -157,6 +163,7 @@ def welch(before: Sequence[float], after: Sequence[float]) -> tuple[float, float
     [
         ([91.5, 91.4, 91.6, 91.5], "not inferior"),
         ([91.5, 90.6, 92.3], "not shown"),
+        ([91.4, 91.35, 91.45, 91.25], "not shown"),  # at 5 % it would not be inferior
         ([90.5, 90.6, 90.4], "inferior"),
         ([91.5], "too few runs"),
     ],
