@@ -126,9 +126,8 @@ def _entry(row: Row, *, is_baseline: bool) -> Bar:
 
 
 def _noise(rows: Sequence[Row]) -> str:
-    noisy = sum(row.noisy for row in rows)
-    wide = f"the middle half of its rounds is wider than {100 * NOISY_SPREAD:.0f} % of the median"
-    return f"{noisy or 'None'} of {len(rows)} figures {'is' if noisy == 1 else 'are'} noisy, which means that {wide}."
+    noisy, wide = sum(row.noisy for row in rows), f"{100 * NOISY_SPREAD:.0f} % of the median"
+    return f"A figure is noisy where the middle half of its rounds is wider than {wide}: {noisy} of {len(rows)}."
 
 
 def amount(row: Row) -> str:

@@ -21,7 +21,7 @@ def test_gain_and_cost(tmp_path: Path) -> None:
     (gain,) = found.gains
     eager_epoch = gain.epoch_seconds
     assert eager_epoch == pytest.approx(500, rel=0.01)
-    assert gain.ratio.value == pytest.approx(1.25)
+    assert (gain.ratio.value, gain.ratio.low, gain.ratio.high) == pytest.approx((1.25, 1.25, 1.25))  # pairs
     assert gain.gain_seconds.value == pytest.approx(eager_epoch - eager_epoch / 1.25)
     assert (gain.compile_seconds, gain.cache, gain.verdict) == (50.0, "cold", "pays")
     assert gain.pays_after is not None

@@ -39,7 +39,7 @@ def test_a_contest_is_a_plot_and_a_table(tmp_path: Path) -> None:
     ]
     assert found.plot.alt == "Training step, images/s, medians: a 100; b 250 · 2.50\u00d7."
     assert Title("Training step") in blocks
-    assert "None of 2 figures are noisy" in _words(blocks)
+    assert "wider than 10 % of the median: 0 of 2." in _words(blocks)
 
 
 def test_noise_is_pointed_out(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_noise_is_pointed_out(tmp_path: Path) -> None:
     found = drawing(blocks)
     assert titles(found) == ["variant", "images/s", "n", ""]
     assert [row[-1] for row in found.table.rows] == ["", "noisy"]
-    assert "1 of 2 figures is noisy" in _words(blocks)
+    assert "wider than 10 % of the median: 1 of 2." in _words(blocks)
     assert "wild 10" in found.plot.alt
     assert " noisy" in found.plot.alt
 
