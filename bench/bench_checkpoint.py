@@ -8,6 +8,7 @@ import pytest
 
 from bench.contest import Entrant
 from bench.lab import Lab
+from bench.variants import device_name
 from cifarfast.checkpoint import Checkpoints, Progress
 from cifarfast.config import RunConfig
 from cifarfast.recipe import Recipe
@@ -19,7 +20,7 @@ from cifarfast.setup import set_up
 @pytest.mark.parametrize("part", ["waiting", "whole"])
 def bench_checkpoint(lab: Lab, part: Literal["waiting", "whole"]) -> Entrant:
     """Network, optimizer and the rest of the state after a step; the disk is that of pytest's temporary folder."""
-    runtime, size = Runtime(loader="resident"), 2
+    runtime, size = Runtime(device=device_name(lab), loader="resident"), 2
     config = RunConfig(
         data=lab.folder, recipe=Recipe(batch_size=size), runtime=runtime, train_images=size, verify=False
     )

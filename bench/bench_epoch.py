@@ -8,7 +8,7 @@ import pytest
 
 from bench.contest import Entrant
 from bench.lab import Lab
-from bench.variants import check_workers, every_loader
+from bench.variants import check_workers, device_name, every_loader
 from cifarfast.checkpoint import Checkpoints, Progress
 from cifarfast.config import RunConfig
 from cifarfast.loaders import LoaderName
@@ -21,13 +21,13 @@ from cifarfast.schedule import one_cycle
 from cifarfast.setup import set_up
 from cifarfast.stopwatch import Stopwatch
 
-STEPS = 3
+STEPS = 2
 TEST_IMAGES = 2
 """Evaluation is no part of an epoch's seconds."""
 WARM_UP = 1
 
 
-@pytest.mark.contest(group="epoch", quick=5, full=5, baseline="torchvision-2")
+@pytest.mark.contest(group="epoch", quick=4, full=4, baseline="torchvision-2")
 @every_loader
 def bench_epoch(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
     """One run a variant; each call is its next epoch, checkpoint included, so that the runs take turns."""
@@ -35,7 +35,7 @@ def bench_epoch(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
         data=lab.folder,
         # A low rate, because the schedule below grows with the run.
         recipe=Recipe(batch_size=lab.batch_size, max_lr=0.001),
-        runtime=Runtime(loader=loader, workers=workers),
+        runtime=Runtime(device=device_name(lab), loader=loader, workers=workers),
         train_images=STEPS * lab.batch_size,
         test_images=TEST_IMAGES,
         verify=False,

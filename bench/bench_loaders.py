@@ -13,10 +13,10 @@ from cifarfast.model import build_model
 from cifarfast.recipe import Augmentation, Recipe
 from cifarfast.step import TrainStep
 
-QUICK_IMAGES = 8192
+QUICK_IMAGES = 4096
 
 
-@pytest.mark.contest(group="loaders", quick=5, full=7, baseline="torchvision-2")
+@pytest.mark.contest(group="loaders", quick=5, full=5, baseline="torchvision-2")
 @every_loader
 def bench_raw(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
     opened = _open(lab, loader, workers, augmentation=None)
@@ -28,7 +28,7 @@ def bench_raw(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
     return _entrant(opened, once)
 
 
-@pytest.mark.contest(group="loaders-augmented", quick=5, full=7, baseline="torchvision-2")
+@pytest.mark.contest(group="loaders-augmented", quick=5, full=5, baseline="torchvision-2")
 @every_loader
 def bench_augmented(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
     """What the loader does not do itself is done on the device, eagerly."""
@@ -64,4 +64,4 @@ def _open(lab: Lab, name: LoaderName, workers: int | None, augmentation: Augment
 def _entrant(loader: Loader, once: Callable[[], None]) -> Entrant:
     size = loader.feed.batch_size
     facts = {"workers": loader.workers, "batch_size": size}
-    return Entrant(once=once, work=loader.feed.batches() * size, warm_up=2, facts=facts)
+    return Entrant(once=once, work=loader.feed.batches() * size, warm_up=1, facts=facts)

@@ -13,6 +13,7 @@ import pytest
 
 from bench.contest import Entrant
 from bench.lab import Lab
+from bench.variants import device_name
 from cifarfast.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def bench_startup(lab: Lab, mode: str) -> Entrant:
     """`python -m cifarfast.train`; torch.compile finds nothing or everything in its cache on the disk."""
     cache = lab.scratch.parent / "compile-cache"  # the warm variant finds what the cold one left
-    flags = ["--data", str(lab.folder), "--batch-size", str(lab.batch_size)]
+    flags = ["--data", str(lab.folder), "--device", device_name(lab), "--batch-size", str(lab.batch_size)]
     if mode != "eager":
         flags.append("--compile")
     numbers = count()

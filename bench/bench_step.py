@@ -31,7 +31,7 @@ class Compilation:
     """`cold` or `warm`, likewise."""
 
 
-@pytest.mark.contest(group="forward", quick=7, full=7, baseline=BASELINE)
+@pytest.mark.contest(group="forward", quick=5, full=6, baseline=BASELINE)
 @every_execution("eager", "compiled")
 def bench_forward(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
     """In training, so with dropout and with all that the backward pass would need kept."""
@@ -44,7 +44,7 @@ def bench_forward(lab: Lab, precision: Precision, layout: Layout, mode: Mode) ->
     return _entrant(once, facts, "forward")
 
 
-@pytest.mark.contest(group="forward-backward", quick=7, full=7, baseline=BASELINE)
+@pytest.mark.contest(group="forward-backward", quick=5, full=6, baseline=BASELINE)
 @every_execution("eager", "compiled")
 def bench_forward_backward(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
     step, batch, facts = _open(lab, precision, layout, mode)
@@ -58,7 +58,7 @@ def bench_forward_backward(lab: Lab, precision: Precision, layout: Layout, mode:
     return _entrant(once, facts, "train")
 
 
-@pytest.mark.contest(group="step", quick=7, full=7, baseline=BASELINE)
+@pytest.mark.contest(group="step", quick=5, full=6, baseline=BASELINE)
 @every_execution("eager", "compiled")
 def bench_step(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
     """Augmentation, dropout masks, forward, backward, check of every value, update."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 BASELINE = "fp32-contiguous-eager"
 SLOW = 0.5
 """A precision below this share of the speed of fp32 is emulated: looked at only where there is time."""
-FEW_IMAGES = 8
+FEW_IMAGES = 4
 """Images a call in such a precision."""
 
 every_loader = pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def execution(lab: Lab, precision: Precision, layout: Layout = "channels-last", 
     """
     emulated = _emulated(lab, precision)
     batch_size = min(FEW_IMAGES, lab.batch_size) if emulated else lab.batch_size
-    runtime = Runtime(channels_last=layout == "channels-last")
+    runtime = Runtime(device=device_name(lab), channels_last=layout == "channels-last")
     if precision != "fp32":
         runtime = replace(runtime, amp=True, amp_dtype=precision)
     return Execution(
@@ -82,8 +82,13 @@ def execution(lab: Lab, precision: Precision, layout: Layout = "channels-last", 
     )
 
 
+def device_name(lab: Lab) -> Literal["cpu", "cuda", "mps"]:
+    """What a `Runtime` calls the device that is measured."""
+    return cast(Literal["cpu", "cuda", "mps"], lab.device.target.type)
+
+
 def _emulated(lab: Lab, precision: Precision) -> bool:
-    kind = lab.device.target.type
+    kind = device_name(lab)
     if precision == "fp16" and kind != "cuda":
         raise UserError(f"fp16 is for CUDA, and this is measured on {kind}")
     if precision != "bf16" or kind != "cpu" or (speed := _bf16_speed()) >= SLOW:

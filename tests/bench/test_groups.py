@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -220,13 +220,14 @@ def test_epochs_follow_one_another(lab: Lab, loader: Any) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert timing.seconds == [row["epoch_seconds"] for row in rows[1:]]
     assert entrant.facts["data_wait_percent"] == [row["data_wait_percent"] for row in rows[1:]]
-    assert entrant.work == entrant.facts["train_images"] == 6
+    assert entrant.work == entrant.facts["train_images"] == 4
     RunFolder(run).__exit__(None, None, None)  # it is no longer locked
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    ("precision", "layout", "mode"),
+    [("fp32", "contiguous", "eager"), ("fp32", "channels-last", "compiled"), ("bf16", "channels-last", "eager")],
+)
 @pytest.mark.usefixtures("_tiny")
 def test_steps(lab: Lab, precision: Any, layout: Any, mode: Any) -> None:
     device = variants.execution(lab, precision, layout).device
@@ -350,6 +351,25 @@ def test_augmenters_do_the_same_work(lab: Lab, name: str) -> None:
     for hole in (hole_rows, hole_columns):
         assert max(map(len, hole)) == 8
         assert len(hole) > 8
+
+
+def test_airbench_does_each_part_once_a_call(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = pytest.importorskip("airbench.utils")
+    calls: list[str] = []
+
+    def counted(name: str, part: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            calls.append(name)
+            return part(*arguments)
+
+        return called
+
+    for name in ("batch_flip_lr", "batch_crop", "batch_cutout"):
+        monkeypatch.setattr(parts, name, counted(name, getattr(parts, name)))
+    augmenter = bench_augment.AUGMENTERS["airbench"](lab, variants.pixels(2))
+    for _ in range(3):
+        augmenter.once()
+    assert calls == 3 * ["batch_flip_lr", "batch_crop", "batch_cutout"]
 
 
 def explain(result: torch.Tensor, source: torch.Tensor, border: str) -> tuple[bool, int, int, range, range]:
