@@ -53,17 +53,8 @@ def evidence(found: Bottleneck, album: Album) -> list[Block]:
 
 def accuracy(found: Sequence[Accuracy], left_out: Sequence[LeftOut]) -> list[Block]:
     """Epoch time beside the accuracy, a row or more for every recipe."""
-    columns = [
-        Column("recipe"),
-        Column("epochs"),
-        Column("epoch, seconds"),
-        Column("runs"),
-        Column("test accuracy"),
-        Column("spread"),
-        Column("target"),
-        Column("met", "left"),
-        Column("on", "wide"),
-    ]
+    titles = ("recipe", "epoch, seconds", "runs", "test accuracy", "spread", "target")
+    columns = [*map(Column, titles), Column("on", "wide")]
     blocks: list[Block] = [
         Words(
             "Whole runs of a recipe as it is on the real CIFAR-10. Accuracy is the mean after the last epoch, without "
@@ -152,17 +143,17 @@ def skipped(section: Section) -> list[Block]:
 
 
 def _accuracy(one: Accuracy) -> list[list[str]]:
-    target = share_of_one(one.target)
+    recipe, target = f"{one.recipe}, {one.epochs} epochs", share_of_one(one.target)
     if one.mean is None or one.low is None or one.high is None:
-        return [[one.recipe, str(one.epochs), NONE, "0", NONE, "", target, NONE, ""]]
-    runs = str(one.n) if one.seeds == one.n else f"{one.n} of {one.seeds} seeds"
+        return [[recipe, NONE, "0", NONE, "", target, ""]]
+    runs = str(one.n) if one.seeds == one.n else f"{one.n} ({one.seeds} seed{'s' if one.seeds > 1 else ''})"
     spread = "" if one.deviation is None else f"{100 * one.deviation:.2f} ({100 * one.low:.2f} to {100 * one.high:.2f})"
-    met = f"{'met' if one.mean_meets_target else 'not met'}; by {one.met} of {one.n} runs"
+    met = f"{target} {'met' if one.mean_meets_target else 'not met'}, by {one.met} of {one.n}"
     first, *others = one.epoch_times
-    told = [one.recipe, str(one.epochs), "", runs, share_of_one(one.mean), spread, target, met, ""]
+    told = [recipe, "", runs, share_of_one(one.mean), spread, met, ""]
     rows = [told, *([""] * len(told) for _ in others)]
     for row, time in zip(rows, (first, *others), strict=True):
-        row[2], row[8] = _epoch_seconds(time), f"{time.machine}, n = {time.n}"
+        row[1], row[-1] = _epoch_seconds(time), f"{time.machine}, n = {time.n}"
     return rows
 
 
