@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bench.file_comparison import Benchmark, FileComparison
     from bench.run_comparison import RunComparison, RunSet
     from bench.statistics import Interval
-    from bench.verdicts import SpeedVerdict
 
 PROG = "python -m bench.compare"
 EXIT_REGRESSION = 1
@@ -94,14 +93,15 @@ def _print_files(found: "FileComparison") -> None:
         commit = f"commit {origin.git_commit or 'unknown'}" + (", changed" if origin.git_dirty else "")
         print(one_line(f"{name}: {origin.path}, measured {origin.date}, {commit}"))
     print()
-    heading = ("benchmark", "rounds", "B times as fast as A", "p", "verdict")
+    heading = ("benchmark", "rounds", "B times as fast as A", "p", "test", "verdict")
     _print_columns([heading, *map(_row, found.benchmarks)])
     for only in found.unmatched:
         reason = f": {only.reason}" if only.reason else ""
         print(one_line(f"{only.group} {only.name}: only in {'A' if only.only == 'before' else 'B'}{reason}"))
     effect, level, number = 100 * found.minimum_effect, found.level, len(found.benchmarks)
     print(f"\nRatios of medians, with 95 % intervals. Faster and slower mean: by more than {effect:.3g} % of the time,")
-    print(f"with p below {level:g} in a rank test, corrected for {number} benchmarks (Holm).")
+    print(f"with p below {level:g}, corrected for {number} benchmarks (Holm), in a test of ranks, or in Welch's t-test")
+    print("on the logarithms where the rounds are too few for ranks. A single round cannot be tested.")
 
 
 def _print_runs(found: "RunComparison") -> None:
@@ -114,14 +114,14 @@ def _print_runs(found: "RunComparison") -> None:
     if accuracy.interval is not None:
         text += f" ({accuracy.interval.low:+.2f} to {accuracy.interval.high:+.2f})"
     print(f"\naccuracy, B less A: {text}; {found.margin:g} may be lost: {accuracy.verdict}")
-    print(f"epochs: B is {_interval(speed.ratio)} times as fast, p {speed.p:.2g}: {_verdict(speed)}")
+    print(f"epochs: B is {_interval(speed.ratio)} times as fast, p {speed.p:.2g}: {speed.verdict}")
     print(f"in short: {found.in_short}")
 
 
 def _row(each: "Benchmark") -> tuple[str, ...]:
-    verdict = _verdict(each.speed) + (", noisy" if each.noisy else "")
-    rounds = f"{each.before.n}, {each.after.n}"
-    return f"{each.group} {each.name}", rounds, _interval(each.speed.ratio), f"{each.speed.p:.2g}", verdict
+    speed, rounds = each.speed, f"{each.before.n}, {each.after.n}"
+    verdict = speed.verdict + (", noisy" if each.noisy else "")
+    return f"{each.group} {each.name}", rounds, _interval(speed.ratio), f"{speed.p:.2g}", speed.test, verdict
 
 
 def _set(name: str, runs: "RunSet") -> tuple[str, ...]:
@@ -129,10 +129,6 @@ def _set(name: str, runs: "RunSet") -> tuple[str, ...]:
     seconds = runs.epoch_seconds
     epochs = f"{seconds.median:.4g} ({seconds.low:.4g} to {seconds.high:.4g}), n={seconds.n}"
     return name, str(runs.runs), f"{runs.accuracy:.2f} %{spread}", epochs, str(runs.path)
-
-
-def _verdict(speed: "SpeedVerdict") -> str:
-    return speed.verdict if speed.enough_rounds else f"{speed.verdict}, too few rounds"
 
 
 def _interval(interval: "Interval") -> str:

@@ -1,4 +1,5 @@
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -6,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, t
 
-from bench.statistics import holm, quartiles, rank_tests, speed_ratio
+from bench.statistics import holm, quartiles, rank_tests, speed_ratio, t_tests
 from tests.bench.noise import timings
 
 
@@ -128,6 +129,23 @@ def test_ties_are_no_difference() -> None:
     assert rank_tests([1.0] * 8, [1.0] * 8, minimum_effect=0.0) == (1.0, 1.0)
     slower, faster = rank_tests([1.0] * 8, [2.0] * 8, minimum_effect=0.0)
     assert slower < 0.001 < faster
+
+
+def test_t_tests_are_welchs_on_logarithms() -> None:
+    before, after = timings(np.random.default_rng(7), 2, 6)
+    slower, faster = t_tests(before, 1.2 * after, minimum_effect=0.03)
+    a, b = ([math.log(x) for x in values] for values in (before, 1.2 * after))
+    variances = [statistics.variance(values) / 6 for values in (a, b)]
+    difference, error = statistics.fmean(b) - statistics.fmean(a), math.sqrt(sum(variances))
+    freedom = error**4 / sum(variance**2 / 5 for variance in variances)
+    assert slower == pytest.approx(t.sf((difference - math.log(1.03)) / error, freedom))
+    assert faster == pytest.approx(t.sf((-difference - math.log(1.03)) / error, freedom))
+
+
+def test_t_tests_without_any_spread() -> None:
+    assert t_tests([1.0] * 3, [1.0] * 3, minimum_effect=0.0) == (1.0, 1.0)
+    assert t_tests([1.0] * 3, [2.0] * 3, minimum_effect=0.03) == (0.0, 1.0)
+    assert t_tests([1.0] * 3, [2.0, 2.0, 2.1], minimum_effect=0.03)[0] < 0.001
 
 
 def _step_down(p: Sequence[float], level: float) -> list[bool]:
