@@ -7,7 +7,7 @@ from typing import Literal
 from bench.records import BenchFile, Measured
 from bench.reporting.facts import shares
 from bench.reporting.peaks import Share
-from bench.reporting.throughput import compared, fastest, last_measured
+from bench.reporting.throughput import PEAKS, compared, fastest, last_measured
 from bench.statistics import Interval, Quartiles, quartiles
 
 PREFERRED = ("ffcv", "resident", "torchvision-2", "torchvision-0")
@@ -60,6 +60,8 @@ class Bottleneck:
     """For every loader."""
     step: Share | None
     """What the fastest step reaches of the matrix product in its precision."""
+    convolutions: Share | None
+    """What the network's convolutions alone, in the precision of that step, reach of it."""
     augmentation: Share | None
     """What the fastest augmentation of ours reaches of the copy."""
 
@@ -87,6 +89,7 @@ def find_bottleneck(files: Sequence[BenchFile], reached: Sequence[Share]) -> Bot
     known = {one.loader for one in headroom} | {one.loader for one in waiting}
     loader = next((name for name in PREFERRED if name in known), None)
     ours = [share for share in reached if share.group == "augment" and share.name.startswith("ours")]
+    of_step = next((share for share in reached if step and (share.group, share.name) == ("step", step.name)), None)
     return Bottleneck(
         verdict=judge(
             next((one.ratio for one in headroom if one.loader == loader), None),
@@ -95,7 +98,8 @@ def find_bottleneck(files: Sequence[BenchFile], reached: Sequence[Share]) -> Bot
         loader=loader,
         headroom=headroom,
         waiting=waiting,
-        step=next((share for share in reached if step and (share.group, share.name) == ("step", step.name)), None),
+        step=of_step,
+        convolutions=next((s for s in reached if of_step and (s.group, s.peak) == (PEAKS, of_step.peak)), None),
         augmentation=max(ours, key=lambda share: share.share.value, default=None),
     )
 

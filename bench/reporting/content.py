@@ -30,7 +30,7 @@ def write_document(findings: Findings) -> Document:
     accuracy = Topic("Epoch time and accuracy", topics.accuracy(findings.accuracies, findings.left_out))
     if len(findings.sections) == 1:
         (section,) = findings.sections
-        verdict, lede = verdict_of(section.bottleneck), lede_of(section)
+        verdict, lede = _VERDICTS[section.bottleneck.verdict], _lede(section)
         evidence, speed, *others = _section(section, "", album)
         parts = [evidence, speed, accuracy, *others]
     else:
@@ -51,30 +51,20 @@ def write_document(findings: Findings) -> Document:
     )
 
 
-def _sources(findings: Findings) -> list[str]:
-    files = [source.path for section in findings.sections for source in section.sources]
-    counted = [run for accuracy in findings.accuracies for run in accuracy.runs]
-    return [*files, *counted, *(run.run for run in findings.left_out)]
-
-
-def verdict_of(found: Bottleneck) -> str:
-    """What holds training up, in a sentence without its full stop."""
-    return _VERDICTS[found.verdict]
-
-
-def lede_of(section: Section) -> str:
+def _lede(section: Section) -> str:
     """The evidence for the verdict, and how far to trust it."""
     found, parts = section.bottleneck, []
     headroom, waiting = found.headroom_of_loader, found.waiting_of_loader
     if headroom is not None:
         parts.append(
-            f"{headroom.loader} delivers {interval(headroom.ratio)} times the images that the fastest step, "
-            f"{headroom.step}, takes."
+            f"The loader {headroom.loader} delivers {interval(headroom.ratio)} times the images that the fastest "
+            f"step, {headroom.step}, takes."
         )
     if found.step is not None:
         step = "That step" if headroom is not None else f"The fastest step, {found.step.name},"
         share, peak = percents(found.step.share), found.step.peak
-        parts.append(f"{step} reaches {share} of the peak of arithmetic ({peak}, measured beside it).")
+        alone = f"; its convolutions alone, {percents(found.convolutions.share)}" if found.convolutions else ""
+        parts.append(f"{step} reaches {share} of the peak of arithmetic ({peak}, measured beside it){alone}.")
     if waiting is not None:
         parts.append(f"With {waiting.loader} training waits for data {percent(waiting.percent.median)} of an epoch.")
     if found.augmentation is not None:
@@ -102,7 +92,7 @@ def _section(section: Section, prefix: str, album: Album) -> list[Topic]:
 
 def _opening(section: Section, prefix: str) -> Topic:
     machine = section.machine.gpu or section.machine.cpu or "unknown machine"
-    words = f"{verdict_of(section.bottleneck)}. {lede_of(section)}"
+    words = f"{_VERDICTS[section.bottleneck.verdict]}. {_lede(section)}"
     return Topic(f"{prefix}{machine}, {_data(section)}, {section.profile}", [Words(words)])
 
 
@@ -158,6 +148,12 @@ def _provenance(section: Section) -> Listings:
             Listing("Packages", packages),
         ]
     )
+
+
+def _sources(findings: Findings) -> list[str]:
+    files = [source.path for section in findings.sections for source in section.sources]
+    counted = [run for accuracy in findings.accuracies for run in accuracy.runs]
+    return [*files, *counted, *(run.run for run in findings.left_out)]
 
 
 def _data(section: Section) -> str:

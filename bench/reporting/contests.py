@@ -1,7 +1,7 @@
 """The contests of a report, each a plot beside a table. Call it within `style.styled()`, for it draws."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 
 from bench.reporting.blocks import Absent, Block, Column, Drawing, Table, Title, Words
@@ -13,6 +13,9 @@ from bench.reporting.wording import NOISY, NONE, TIMES, figure, interval, middle
 from bench.statistics import NOISY_SPREAD, Quartiles
 from cifarfast.reporting.style import Plot
 from cifarfast.reporting.writing import seconds
+
+Part = tuple[Column, Callable[[Row], str]]
+"""A column of a contest's table, and its cell for a row."""
 
 WHAT = {
     "loaders": ("Loaders, raw", "One epoch of batches, thrown away."),
@@ -67,48 +70,49 @@ def throughput(section: Section, album: Album) -> list[Block]:
     for contest in contests:
         name, what = WHAT.get(contest.group, (contest.group, ""))
         source = f" (file {contest.source + 1})" if len(section.sources) > 1 else ""
-        blocks += [
-            Title(name + source),
-            *([Words(what)] if what else []),
-            _contest(contest, name, album),
-        ]
+        blocks += [Title(name + source), *([Words(what)] if what else []), _contest(contest, name, album)]
     return blocks
 
 
+def tabulated(contest: Contest, label: str, parts: Sequence[Part]) -> Table:
+    """A table of a contest, with a warning beside its noisy rows where it has any, and with what was skipped."""
+    if any(row.noisy for row in contest.rows):
+        parts = [*parts, (Column("", "left"), lambda row: NOISY if row.noisy else "")]
+    rows = [[cell(row) for _, cell in parts] for row in contest.rows]
+    absent = [[one.name, NONE, *[""] * (len(parts) - 2)] for one in contest.absent]
+    return Table(label, [column for column, _ in parts], [*rows, *absent])
+
+
+def amount(row: Row) -> str:
+    """Median and quartiles of its rate, or of its seconds where only the time matters."""
+    return middle(row.rate, row.unit) if row.rate else middle(row.seconds, None)
+
+
+def rounds(row: Row) -> str:
+    """How many there are."""
+    return str(row.seconds.n)
+
+
 def _contest(contest: Contest, name: str, album: Album) -> Drawing:
-    unit = unit_of(contest.rows[0].unit)
+    first, unit = contest.rows[0], unit_of(contest.rows[0].unit)
+    parts: list[Part] = [
+        (Column("variant"), lambda row: _variant(row, first.batch_size)),
+        (Column(unit), amount),
+        (Column("n"), rounds),
+    ]
+    if contest.baseline is not None:
+        parts.append((Column("times baseline"), lambda row: interval(row.ratio) if row.ratio else "baseline"))
+    if contest.group == "epoch":
+        parts.append((Column(f"{EPOCH_IMAGES:,} images"), _whole_epoch))
     entries = [_entry(row, is_baseline=row.name == contest.baseline) for row in contest.rows]
     plot = bars(album.name(contest.group), f"{name}, {unit}", entries)
-    columns, rows = (
-        [Column("variant"), Column(unit), Column("n")],
-        [_cells(row, contest.rows[0]) for row in contest.rows],
-    )
-    if contest.baseline is not None:
-        columns.append(Column("times baseline"))
-        rows = [[*cells, interval(row.ratio) if row.ratio else "baseline"] for cells, row in _both(rows, contest)]
-    if contest.group == "epoch":
-        columns.append(Column(f"{EPOCH_IMAGES:,} images"))
-        rows = [[*cells, _whole_epoch(row)] for cells, row in _both(rows, contest)]
-    columns, rows = with_noise(columns, rows, contest)
-    rows += [[one.name, NONE, *[""] * (len(columns) - 2)] for one in contest.absent]
-    return Drawing(album.keep(plot), Table(name, columns, rows))
+    return Drawing(album.keep(plot), tabulated(contest, name, parts))
 
 
-def with_noise(columns: list[Column], rows: list[list[str]], contest: Contest) -> tuple[list[Column], list[list[str]]]:
-    """The table of a contest with a warning beside its noisy rows, where it has any."""
-    if not any(row.noisy for row in contest.rows):
-        return columns, rows
-    marked = [[*cells, NOISY if row.noisy else ""] for cells, row in _both(rows, contest)]
-    return [*columns, Column("", "left")], marked
-
-
-def _both(rows: Sequence[list[str]], contest: Contest) -> list[tuple[list[str], Row]]:
-    return list(zip(rows, contest.rows, strict=True))
-
-
-def _cells(row: Row, first: Row) -> list[str]:
-    other = f", {row.batch_size:,} images" if row.batch_size not in (None, first.batch_size) else ""
-    return [row.name + other, amount(row), str(row.seconds.n)]
+def _variant(row: Row, batch_size: int | None) -> str:
+    """Its name, and the images of a call where they are not as many as the others'."""
+    other = row.batch_size is not None and row.batch_size != batch_size
+    return f"{row.name}, {row.batch_size:,} images" if other else row.name
 
 
 def _whole_epoch(row: Row) -> str:
@@ -128,8 +132,3 @@ def _entry(row: Row, *, is_baseline: bool) -> Bar:
 def _noise(rows: Sequence[Row]) -> str:
     noisy, wide = sum(row.noisy for row in rows), f"{100 * NOISY_SPREAD:.0f} % of the median"
     return f"A figure is noisy where the middle half of its rounds is wider than {wide}: {noisy} of {len(rows)}."
-
-
-def amount(row: Row) -> str:
-    """Median and quartiles of its rate, or of its seconds where only the time matters."""
-    return middle(row.rate, row.unit) if row.rate else middle(row.seconds, None)

@@ -74,23 +74,21 @@ def find_shares(files: Sequence[BenchFile]) -> list[Share]:
     for one in [*_convolutions(peaks), *last_measured(files, "step")]:
         precision, flops = _precision(one), _flops(one)
         if precision is not None and flops is not None:
-            shares.append(_share(one, flops, "FLOP", named(peaks, PRODUCT + precision)))
-    copy, augmentations = named(peaks, COPY), last_measured(files, "augment")
+            shares.append(_share(one, flops, _peak(peaks, PRODUCT + precision, "FLOP")))
+    copy, augmentations = _peak(peaks, COPY, "bytes"), last_measured(files, "augment")
     moved = ((one, number(one.extra.facts, "bytes")) for one in augmentations)
-    shares += [_share(one, amount, "bytes", copy) for one, amount in moved if amount is not None]
+    shares += [_share(one, amount, copy) for one, amount in moved if amount is not None]
     return [share for share in shares if share is not None]
 
 
 def find_roofline(files: Sequence[BenchFile]) -> Roofline | None:
     """Convolutions, the fastest step in each precision and our augmentation under their roofs; None without roofs."""
     peaks = last_measured(files, PEAKS)
-    slope = named(peaks, COPY)
-    roofs = {
-        precision: peak.rate.median for precision in BYTES_OF if (peak := named(peaks, PRODUCT + precision)) is not None
-    }
-    if slope is None or not roofs:
+    copy, products = _peak(peaks, COPY, "bytes"), {p: _peak(peaks, PRODUCT + p, "FLOP") for p in BYTES_OF}
+    roofs = {precision: product.rate.median for precision, product in products.items() if product is not None}
+    if copy is None or not roofs:
         return None
-    bandwidth, points = slope.rate.median, []
+    bandwidth, points = copy.rate.median, []
     for one, precision, flops, moved in _work(files, peaks):
         if precision in roofs:
             intensity = flops / moved
@@ -124,18 +122,23 @@ def _work(files: Sequence[BenchFile], peaks: Sequence[Measured]) -> Iterator[tup
             yield one, "fp32", flops, moved
 
 
-def _share(one: Measured, amount: float, unit: str, peak: Measured | None) -> Share | None:
-    if peak is None or peak.extra.unit != unit:
+def _share(one: Measured, amount: float, peak: Measured | None) -> Share | None:
+    """What `one`, that does so much a call, reaches of a peak."""
+    if peak is None:
         return None
     seconds = [value / amount for value in one.seconds]
     return Share(
         group=one.group,
         name=one.name,
         per_second=amount * one.rate.median / one.extra.work,
-        unit=unit,
+        unit=str(peak.extra.unit),
         peak=peak.name,
         share=compared(seconds, peak.unit_seconds, paired=False),
     )
+
+
+def _peak(peaks: Sequence[Measured], name: str, unit: str) -> Measured | None:
+    return named((one for one in peaks if one.extra.unit == unit), name)
 
 
 def _convolutions(peaks: Sequence[Measured]) -> list[Measured]:

@@ -38,7 +38,7 @@ class Bar:
     """Whether a reader must be warned."""
 
 
-def bars(name: str, title: str, entries: Sequence[Bar], *, end: float | None = None, kind: str = "medians") -> Plot:
+def bars(name: str, title: str, entries: Sequence[Bar], *, end: float | None = None) -> Plot:
     """A bar for each entry, the first at the top, with a line from its first to its third quartile.
 
     Args:
@@ -46,7 +46,6 @@ def bars(name: str, title: str, entries: Sequence[Bar], *, end: float | None = N
         title: what is drawn, with its unit.
         entries: of which the first 24 are drawn.
         end: of the axis, by default the longest bar's.
-        kind: what the bars are, for the description.
     """
     drawn, left_out = entries[:_BARS], len(entries[_BARS:])
     sheet = Sheet(name, height=_FRAME + _ROW * len(drawn))
@@ -66,7 +65,7 @@ def bars(name: str, title: str, entries: Sequence[Bar], *, end: float | None = N
         axes.xaxis.set_major_formatter(_tick())
     told = "; ".join(f"{entry.name} {entry.told}" for entry in drawn)
     rest = f"; {left_out} more are in the table" if left_out else ""
-    return sheet.finish(f"{title}, {kind}: {told}{rest}.")
+    return sheet.finish(f"{title}, medians: {told}{rest}.")
 
 
 def roofline(name: str, found: Roofline) -> Plot:
@@ -145,10 +144,10 @@ def _frame(axes: Axes, count: int) -> None:
 
 
 def _logarithmic(axes: Axes, axis: str, low: float, high: float) -> None:
-    """A logarithmic axis with decades, told as numbers; few enough of them to be read."""
-    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-    step = max(1, math.ceil((last - first + 1) / 5))
-    ticks = [10.0**power for power in range(first, last + 1, step)]
+    """A logarithmic axis with decades, told as numbers, few enough to be read; with 2 and 5 where those are too few."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    digits, step = ((1, 2, 5), 1) if last - first <= 2 else ((1,), math.ceil((last - first) / 5))
+    ticks = [digit * 10.0**power for power in range(first, last + 1, step) for digit in digits]
     getattr(axes, f"set_{axis}scale")("log")
     getattr(axes, f"set_{axis}lim")(low, high)
     shown = getattr(axes, f"{axis}axis")

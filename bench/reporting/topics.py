@@ -6,7 +6,7 @@ from bench.reporting.accuracy import Accuracy, EpochTime, LeftOut
 from bench.reporting.blocks import Absent, Block, Column, Drawing, Table, Words
 from bench.reporting.bottleneck import Bottleneck
 from bench.reporting.compiling import EPOCH_IMAGES, PRODUCTION, Compiling, Gain, StartUp
-from bench.reporting.contests import Album, amount, with_noise
+from bench.reporting.contests import Album, Part, amount, rounds, tabulated
 from bench.reporting.findings import Section
 from bench.reporting.peaks import Point, Roofline, Share
 from bench.reporting.plots import Bar, bars, lettered, roofline
@@ -15,6 +15,12 @@ from bench.reporting.wording import NONE, figure, interval, middle, percent, per
 from bench.statistics import Interval
 from cifarfast.reporting.writing import percent as share_of_one
 from cifarfast.reporting.writing import seconds
+
+_PEAK: list[Part] = [
+    (Column("peak"), lambda row: row.name),
+    (Column("a second"), lambda row: f"{amount(row)} {unit_of(row.unit)}"),
+    (Column("n"), rounds),
+]
 
 
 def evidence(found: Bottleneck, album: Album) -> list[Block]:
@@ -105,20 +111,15 @@ def compiling(found: Compiling) -> list[Block]:
 
 def peaks(section: Section, album: Album) -> list[Block]:
     """What the machine can do, and what share of it is reached."""
-    blocks: list[Block] = []
     contests = [contest for contest in section.contests if contest.group == PEAKS and contest.rows]
     if not contests:
         return [Absent("Peaks of this machine", f"{NONE}, and so no share of them is told")]
-    for contest in contests:
-        columns = [Column("peak"), Column("a second"), Column("n")]
-        rows = [[row.name, f"{amount(row)} {unit_of(row.unit)}", str(row.seconds.n)] for row in contest.rows]
-        blocks.append(Table("Peaks of the machine", *with_noise(columns, rows, contest)))
     words = (
         "Measured beside everything else: a product of two square matrices and the network's own convolutions in each "
         "precision, and a large copy, read and written bytes both counted. Shares are of two contests, one after the "
         "other, with 95 % intervals."
     )
-    blocks.insert(0, Words(words))
+    blocks: list[Block] = [Words(words), *(tabulated(one, "Peaks of the machine", _PEAK) for one in contests)]
     if section.shares:
         columns = [Column("work"), Column("reaches"), Column("of"), Column("share")]
         rows = [_share(share) for share in section.shares]

@@ -58,7 +58,7 @@ def test_headroom_is_the_loader_over_the_fastest_step(tmp_path: Path) -> None:
     assert ffcv.ratio.low < 2 < ffcv.ratio.high
     assert torchvision.ratio.value == pytest.approx(0.5)
     assert found.headroom_of_loader is ffcv
-    assert (found.step, found.augmentation, found.waiting) == (None, None, [])
+    assert (found.step, found.convolutions, found.augmentation, found.waiting) == (None, None, None, [])
 
 
 def test_the_verdict_is_about_the_loader_that_training_would_choose(tmp_path: Path) -> None:
@@ -83,8 +83,10 @@ def test_all_the_evidence(tmp_path: Path) -> None:
     found = bottleneck(tmp_path, everything())
     assert found.verdict == "step"
     assert found.step is not None
+    assert found.convolutions is not None
     assert found.augmentation is not None
     assert (found.step.name, found.augmentation.name) == ("bf16-channels-last-compiled", "ours-compiled")
+    assert found.convolutions.name == "convolutions-bf16"
     assert [one.loader for one in found.waiting] == ["ffcv", "resident", "torchvision-0", "torchvision-2"]
 
 

@@ -45,6 +45,7 @@ def test_without_a_peak_or_its_own_facts_nothing_is_a_share(tmp_path: Path) -> N
     assert find_shares(files(tmp_path, [STEP, AUGMENT])) == []
     misnamed = entry("peaks", "product-fp32", 1e9, unit="bytes")
     assert find_shares(files(tmp_path, [misnamed, STEP])) == []
+    assert find_roofline(files(tmp_path, [misnamed, PEAKS[2], STEP])) is None
 
 
 def test_the_roof_is_the_lower_one(tmp_path: Path) -> None:
