@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.reporting.accuracy import Accuracy, EpochTime, LeftOut
 from bench.reporting.blocks import Absent, Block, Column, Drawing, Table, Words
-from bench.reporting.bottleneck import Bottleneck
+from bench.reporting.bottleneck import Bottleneck, Headroom, Waiting
 from bench.reporting.compiling import EPOCH_IMAGES, PRODUCTION, Compiling, Gain, StartUp
 from bench.reporting.contests import Album, Part, amount, rounds, tabulated
 from bench.reporting.findings import Section
@@ -13,6 +13,7 @@ from bench.reporting.plots import Bar, bars, lettered, roofline
 from bench.reporting.throughput import PEAKS
 from bench.reporting.wording import NONE, figure, interval, middle, percent, percents, scaled, unit_of
 from bench.statistics import Interval
+from cifarfast.reporting.style import Plot
 from cifarfast.reporting.writing import percent as share_of_one
 from cifarfast.reporting.writing import seconds
 
@@ -29,32 +30,11 @@ def evidence(found: Bottleneck, album: Album) -> list[Block]:
     if not loaders:
         return [Absent("Loader headroom and waiting", f"{NONE}: they take loaders-augmented and step, or epoch")]
     headroom, waiting = ({one.loader: one for one in found.headroom}, {one.loader: one for one in found.waiting})
-    step = found.headroom[0].step if found.headroom else None
-    rows = [
-        [
-            loader,
-            figure(headroom[loader].loader_rate) if loader in headroom else NONE,
-            interval(headroom[loader].ratio) if loader in headroom else NONE,
-            middle(waiting[loader].percent, None) if loader in waiting else NONE,
-            str(waiting[loader].percent.n) if loader in waiting else "0",
-        ]
-        for loader in loaders
-    ]
-    columns = ("loader", "images/s", "times the step", "waiting, %", "n")
-    table = Table("Loaders against the step", [Column(title) for title in columns], rows)
-    words = (
-        f"Headroom is the loader's images/s, augmentation included, over those of the fastest step, {step} with "
-        f"{figure(found.headroom[0].step_rate)}. Two contests, one after the other; below 1 the loader is slower."
-        if step
-        else "Headroom takes loaders-augmented and step."
-    )
-    words += " Waiting is what production's own stopwatch says of whole epochs, n of them."
-    if not found.waiting:
-        return [Words(words), table]
-    entries = [Bar(name=one.loader, value=one.percent, told=percent(one.percent.median)) for one in found.waiting]
-    title = "Share of an epoch that training waits for data, %"
-    end = 100.0 if max(entry.value.high for entry in entries) > 10 else 10.0
-    return [Words(words), Drawing(album.keep(bars(album.name("waiting"), title, entries, end=end)), table)]
+    columns = [Column(title) for title in ("loader", "images/s", "times the step", "waiting, %", "n")]
+    rows = [[loader, *_loader(headroom.get(loader), waiting.get(loader))] for loader in loaders]
+    table = Table("Loaders against the step", columns, rows)
+    shown = Drawing(album.keep(_waiting(found.waiting, album)), table) if found.waiting else table
+    return [Words(_headroom(found.headroom)), shown]
 
 
 def accuracy(found: Sequence[Accuracy], left_out: Sequence[LeftOut]) -> list[Block]:
@@ -141,6 +121,27 @@ def skipped(section: Section) -> list[Block]:
     if section.not_measured:
         blocks.append(Absent("Not measured at all", ", ".join(section.not_measured)))
     return blocks or [Words("Nothing was skipped.")]
+
+
+def _loader(headroom: Headroom | None, waiting: Waiting | None) -> list[str]:
+    against = [figure(headroom.loader_rate), interval(headroom.ratio)] if headroom else [NONE, NONE]
+    return [*against, *([middle(waiting.percent, None), str(waiting.percent.n)] if waiting else [NONE, "0"])]
+
+
+def _headroom(found: Sequence[Headroom]) -> str:
+    waiting = "Waiting is what production's own stopwatch says of whole epochs, n of them."
+    if not found:
+        return f"Headroom takes loaders-augmented and step. {waiting}"
+    return (
+        f"Headroom is the loader's images/s, augmentation included, over those of the fastest step, {found[0].step} "
+        f"with {figure(found[0].step_rate)}. Two contests, one after the other; below 1 the loader is slower. {waiting}"
+    )
+
+
+def _waiting(found: Sequence[Waiting], album: Album) -> Plot:
+    entries = [Bar(name=one.loader, value=one.percent, told=percent(one.percent.median)) for one in found]
+    end = 100.0 if max(entry.value.high for entry in entries) > 10 else 10.0
+    return bars(album.name("waiting"), "Share of an epoch that training waits for data, %", entries, end=end)
 
 
 def _accuracy(one: Accuracy) -> list[list[str]]:

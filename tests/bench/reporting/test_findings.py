@@ -1,7 +1,11 @@
+import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bench.records import read_bench
 from bench.reporting.findings import Findings, find
@@ -10,6 +14,14 @@ from tests.bench.made import entry, everything, whole_run, write_bench
 
 STEP = [entry("step", "a", 100, baseline="a")]
 AUGMENT = [entry("loaders-augmented", "ffcv", 300)]
+
+FACTS = ("bytes", "flops", "precision", "layout", "mode", "batch_size", "compile_seconds", "compile_cache")
+LIKELY = st.sampled_from(["fp32", "bf16", "eager", "compiled", "channels-last", 0, -1, 1e-300, 1e300, 8, 0.5])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | LIKELY,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
 
 
 def findings(folder: Path, *files: dict[str, Any]) -> Findings:
@@ -68,3 +80,20 @@ def test_a_file_without_figures_is_a_section_too(tmp_path: Path) -> None:
     (section,) = findings(tmp_path, {"entries": []}).sections
     assert section.not_measured == list(GROUPS)
     assert (section.contests, section.shares, section.roofline) == ([], [], None)
+
+
+@given(facts=st.dictionaries(st.sampled_from([*FACTS, "data_wait_percent"]), JSON))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_facts_of_any_shape_are_no_crash(tmp_path: Path, facts: dict[str, Any]) -> None:
+    entries = [
+        entry(group, name, 1.0, unit="FLOP" if group == "peaks" else "images", rounds=1)
+        for group in ("loaders-augmented", "augment", "step", "epoch", "start-up", "peaks")
+        for name in ("ffcv", "ours-eager", "eager", "product-fp32", "convolutions-fp32")
+    ]
+    copy = entry("peaks", "copy", 1.0, unit="bytes", rounds=1)
+    file = read_bench(write_bench(tmp_path / "a.json", [*entries, copy]))
+    for measured in file.measured:
+        measured.extra.facts.update(facts)
+    found = find([file], [])
+    assert json.dumps(msgspec.to_builtins(found), allow_nan=False)
+    assert len(found.sections[0].bottleneck.headroom) == 5
