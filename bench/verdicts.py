@@ -124,10 +124,10 @@ def verdicts_of(slower: ArrayLike, faster: ArrayLike) -> tuple[NDArray[np.float6
 def judge_accuracy(before: Sequence[float], after: Sequence[float], *, margin: float = MARGIN) -> AccuracyVerdict:
     """Whether runs lost no more accuracy than a margin: a test of non-inferiority on independent runs.
 
-    Welch's t-test, one-sided at 2.5 % as ICH E9 has it, which is to say: `not
-    inferior` if the 95 % interval of the difference lies above minus the margin, `inferior` if it lies below, else
-    `not shown`. Normal accuracies are called either wrongly in at most 2.5 % of cases. With fewer than two runs a
-    side, there is nothing to judge by: `too few runs`; nor is there if no two runs of a side differ: `not shown`.
+    Welch's t-test, one-sided at 2.5 % as ICH E9 has it. That is to say: `not inferior` if the 95 % interval of the
+    difference lies above minus the margin, `inferior` if it lies below, else `not shown`; of normal accuracies either
+    is wrongly said in at most 2.5 % of cases. With fewer than two runs a side there is nothing to judge by (`too few
+    runs`), and nothing is shown where no two runs of a side differ.
 
     Args:
         before, after: accuracies in percent.
