@@ -19,7 +19,7 @@ SYNTHETIC = "synthetic"
 _VERDICTS = {
     "step": "The training step is the bottleneck",
     "loader": "The loader is the bottleneck",
-    "undecided": "No bottleneck stands out",
+    "undecided": "Neither the loader nor the step stands out as the bottleneck",
     "not measured": "What the bottleneck is was not measured",
 }
 

@@ -68,7 +68,7 @@ def test_verdicts_without_evidence_against_the_loader_and_of_one_that_does_not_a
     slow = entry("loaders-augmented", "ffcv", 30, rounds=1)
     assert document(tmp_path, {"entries": [slow, STEP]}).title == "The loader is the bottleneck"
     waiting = entry("epoch", "ffcv", 1, data_wait_percent=[90])
-    assert document(tmp_path, {"entries": [LOADER, STEP, waiting]}).title == "No bottleneck stands out"
+    assert document(tmp_path, {"entries": [LOADER, STEP, waiting]}).title == "Neither the loader nor the step stands out as the bottleneck"
 
 
 def test_a_step_whose_loader_was_not_measured_is_named(tmp_path: Path) -> None:
