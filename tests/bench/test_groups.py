@@ -1,6 +1,7 @@
 """Every benchmark is built and runs once, with a tiny network where only the wiring matters."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -252,6 +253,16 @@ def test_steps(lab: Lab, precision: Any, layout: Any, mode: Any) -> None:
         assert entrant.facts["compile_seconds"] == cost.seconds
 
 
+@pytest.mark.usefixtures("_tiny")
+def test_a_step_that_does_not_compile_is_left_out(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(*arguments: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(Device, "compile", lambda self, function: compiled)
+    with pytest.raises(UserError, match="no compiler"):
+        bench_step.bench_step(lab, "fp32", "contiguous", "compiled")
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
 @pytest.mark.usefixtures("_tiny")
 def test_evaluation(lab: Lab, monkeypatch: pytest.MonkeyPatch, layout: Any) -> None:
@@ -351,6 +362,19 @@ def test_augmenters_do_the_same_work(lab: Lab, name: str) -> None:
     for hole in (hole_rows, hole_columns):
         assert max(map(len, hole)) == 8
         assert len(hole) > 8
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "message"),
+    [("airbench", "airbench", "airbench cannot be used"), ("ffcv", "ffcv.loader", "FFCV cannot be used")],
+)
+def test_what_is_not_installed_is_left_out(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, module: str, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "cifarfast.loaders.ffcv_loader", raising=False)
+    with pytest.raises(UserError, match=message):
+        bench_augment.bench_augment(lab, name)
 
 
 def test_airbench_does_each_part_once_a_call(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
