@@ -30,7 +30,8 @@ def bench_product(lab: Lab, precision: Precision) -> Entrant:
     def once() -> None:
         torch.mm(left, right, out=out)
 
-    return Entrant(once=once, work=2 * side**3, unit="FLOP", facts={"precision": precision, "side": side})
+    facts = {"precision": precision, "tf32": how.facts["tf32"], "side": side}
+    return Entrant(once=once, work=2 * side**3, unit="FLOP", facts=facts)
 
 
 @pytest.mark.contest(group="peaks", quick=7, full=7)

@@ -60,7 +60,7 @@ class Execution:
     batch_size: int
     """Images of one call."""
     facts: dict[str, Any]
-    """`precision`, `layout`, `mode` and `batch_size`."""
+    """`precision`, `tf32` (whether fp32 products and convolutions run in TF32), `layout`, `mode`, `batch_size`."""
 
 
 def execution(lab: Lab, precision: Precision, layout: Layout = "channels-last", mode: Mode = "eager") -> Execution:
@@ -74,12 +74,15 @@ def execution(lab: Lab, precision: Precision, layout: Layout = "channels-last", 
     runtime = Runtime(device=device_name(lab), channels_last=layout == "channels-last")
     if precision != "fp32":
         runtime = replace(runtime, amp=True, amp_dtype=precision)
-    return Execution(
-        device=open_device(runtime, print),
-        emulated=emulated,
-        batch_size=batch_size,
-        facts={"precision": precision, "layout": layout, "mode": mode, "batch_size": batch_size},
-    )
+    device = open_device(runtime, print)
+    facts = {
+        "precision": precision,
+        "tf32": precision == "fp32" and device.tf32,
+        "layout": layout,
+        "mode": mode,
+        "batch_size": batch_size,
+    }
+    return Execution(device=device, emulated=emulated, batch_size=batch_size, facts=facts)
 
 
 def device_name(lab: Lab) -> Literal["cpu", "cuda", "mps"]:
