@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.records import BenchFile, Measured
+from bench.reporting.estimate import Estimate, compared
 from bench.reporting.facts import shares
 from bench.reporting.peaks import Share
-from bench.reporting.throughput import PEAKS, compared, fastest, last_measured
-from bench.statistics import Interval, Quartiles, quartiles
+from bench.reporting.throughput import PEAKS, fastest, last_measured
+from bench.statistics import Quartiles, quartiles
 
 PREFERRED = ("ffcv", "resident", "torchvision-2", "torchvision-0")
 """The loaders as training chooses among them: the first that there is."""
@@ -32,7 +33,7 @@ class Headroom:
     """The fastest step."""
     step_rate: float
     """Images a second, the median."""
-    ratio: Interval
+    ratio: Estimate
     """The one over the other, with its 95 % interval; of two contests, so the rounds are not pairs."""
 
 
@@ -104,11 +105,11 @@ def find_bottleneck(files: Sequence[BenchFile], reached: Sequence[Share]) -> Bot
     )
 
 
-def judge(headroom: Interval | None, waiting: Quartiles | None) -> Verdict:
+def judge(headroom: Estimate | None, waiting: Quartiles | None) -> Verdict:
     """Step or loader: what each of the two pieces of evidence says, if they do not contradict one another."""
     said = set()
     if headroom is not None:
-        said.add("step" if headroom.low > 1 else "loader" if headroom.high < 1 else "undecided")
+        said.add("step" if headroom.above(1) else "loader" if headroom.below(1) else "undecided")
     if waiting is not None:
         little, mostly = waiting.median <= LITTLE_WAITING, waiting.median >= MOSTLY_WAITING
         said.add("step" if little else "loader" if mostly else "undecided")

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.records import BenchFile, Measured
+from bench.reporting.estimate import Estimate, compared
 from bench.reporting.facts import number, word
-from bench.reporting.throughput import compared, last_measured, named
-from bench.statistics import Interval, Quartiles, quartiles
+from bench.reporting.throughput import last_measured, named
+from bench.statistics import Quartiles, quartiles
 
 EPOCH_IMAGES = 50_000
 """Training images of CIFAR-10."""
@@ -26,17 +27,17 @@ class Gain:
     """fp32, bf16 or fp16."""
     layout: str
     """contiguous or channels-last."""
-    ratio: Interval
+    ratio: Estimate
     """How many times as fast as the eager step, with the 95 % interval."""
     epoch_seconds: float
     """An epoch of 50,000 images with the eager step, at the median rate."""
-    gain_seconds: Interval
+    gain_seconds: Estimate
     """What such an epoch gains; its interval is that of the ratio."""
     compile_seconds: float | None
     """What compiling took; None where nobody knows."""
     cache: str | None
     """How the compile cache was then: `cold` or `warm`."""
-    pays_after: Interval | None
+    pays_after: Estimate | None
     """Epochs until the gain has made up for `compile_seconds`; None unless it pays and the cost is known."""
     verdict: Verdict
     """`pays` if the whole interval of the ratio is above 1, `slower` if it is below."""
@@ -52,7 +53,7 @@ class StartUp:
     """How long that takes."""
     extra_seconds: float | None
     """Median less the eager median; None for eager itself and where that was not measured."""
-    pays_after: Interval | None
+    pays_after: Estimate | None
     """Epochs until the gain of the step that training compiles by default has made up for that, as in `Gain`."""
 
 
@@ -83,8 +84,7 @@ def _gain(compiled: Measured, eager: Measured) -> Gain:
     precision, layout = _variant(compiled)
     ratio = compared(compiled.unit_seconds, eager.unit_seconds, paired=True)
     epoch = EPOCH_IMAGES / eager.rate.median
-    value, low, high = (epoch * (1 - 1 / times) for times in (ratio.value, ratio.low, ratio.high))
-    gain = Interval(value=value, low=low, high=high)
+    gain = ratio.map(lambda times: epoch * (1 - 1 / times))
     cost = number(compiled.extra.facts, "compile_seconds")
     return Gain(
         precision=precision,
@@ -95,14 +95,12 @@ def _gain(compiled: Measured, eager: Measured) -> Gain:
         compile_seconds=cost,
         cache=word(compiled.extra.facts, "compile_cache"),
         pays_after=_pays_after(cost, gain),
-        verdict="pays" if ratio.low > 1 else "slower" if ratio.high < 1 else "no gain shown",
+        verdict="pays" if ratio.above(1) else "slower" if ratio.below(1) else "no gain shown",
     )
 
 
-def _pays_after(cost: float | None, gain: Interval) -> Interval | None:
-    if cost is None or cost <= 0 or gain.low <= 0:
-        return None
-    return Interval(value=cost / gain.value, low=cost / gain.high, high=cost / gain.low)
+def _pays_after(cost: float | None, gain: Estimate) -> Estimate | None:
+    return gain.map(lambda saved: cost / saved) if cost is not None and cost > 0 and gain.above(0) else None
 
 
 def _start_up(measured: Sequence[Measured], production: Gain | None) -> list[StartUp]:

@@ -8,10 +8,10 @@ from bench.reporting import topics
 from bench.reporting.blocks import Document, Listing, Listings, Tile, Tiles, Topic, Words
 from bench.reporting.bottleneck import Bottleneck
 from bench.reporting.contests import Album, throughput
+from bench.reporting.estimate import Estimate
 from bench.reporting.findings import Findings, Section, circumstances
 from bench.reporting.peaks import Share
 from bench.reporting.wording import NONE, TIMES, figure, interval, percent, percents
-from bench.statistics import Interval
 from cifarfast.reporting.writing import THIN
 
 SYNTHETIC = "synthetic"
@@ -72,6 +72,9 @@ def _lede(section: Section) -> str:
         parts.append(f"The augmentation, {name}, reaches {share} of the bandwidth of a copy.")
     if not parts:
         parts.append("It takes loaders-augmented and step, or epoch.")
+    rows = [row for contest in section.contests for row in contest.rows]
+    if noisy := sum(row.noisy for row in rows):
+        parts.append(f"Of {len(rows)} figures {noisy} {'is' if noisy == 1 else 'are'} noisy.")
     if section.profile != "full":
         parts.append(
             f"This is a look, profile {section.profile}, {section.batch_size:,} images a step: decide on a full one."
@@ -124,12 +127,14 @@ def _share(what: str, share: Share | None) -> Tile:
     return Tile(
         f"{what}, of its peak",
         percent(100 * share.share.value),
-        [_within(share.share, 100), f"{share.name}, of {share.peak}"],
+        [_within(share.share.map(lambda part: 100 * part)), f"{share.name}, of {share.peak}"],
     )
 
 
-def _within(found: Interval, times: float = 1) -> str:
-    return f"95 % interval {figure(times * found.low)} to {figure(times * found.high)}"
+def _within(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return "of one round: no interval"
+    return f"95 % interval {figure(found.low)} to {figure(found.high)}"
 
 
 def _provenance(section: Section) -> Listings:

@@ -12,7 +12,7 @@ from bench.reporting.throughput import PEAKS, Contest, Row
 from bench.reporting.wording import NOISY, NONE, TIMES, figure, interval, middle, scaled, unit_of
 from bench.statistics import NOISY_SPREAD, Quartiles
 from cifarfast.reporting.style import Plot
-from cifarfast.reporting.writing import seconds
+from cifarfast.reporting.writing import THIN
 
 Part = tuple[Column, Callable[[Row], str]]
 """A column of a contest's table, and its cell for a row."""
@@ -34,6 +34,13 @@ WHAT = {
     "start-up": ("Start-up", "From the command to the end of the first optimizer step."),
 }
 """Groups as a person calls them, and what is timed."""
+
+_ENOUGH = 6
+_FEW = (
+    "Where there are fewer than 6 rounds, the interval is as wide as all of them, and the true median is outside more "
+    "often than 1 time in 20: 2 in 32 with five, 2 in 16 with four, 2 in 8 with three, 2 in 4 with two."
+)
+"""A median lies outside all n figures drawn around it with probability 2 / 2**n."""
 
 
 class Album:
@@ -117,7 +124,7 @@ def _variant(row: Row, batch_size: int | None) -> str:
 
 def _whole_epoch(row: Row) -> str:
     """What CIFAR-10 takes at this rate."""
-    return seconds(EPOCH_IMAGES / row.rate.median) if row.rate else ""
+    return f"{figure(EPOCH_IMAGES / row.rate.median)}{THIN}s" if row.rate else ""
 
 
 def _entry(row: Row, *, is_baseline: bool) -> Bar:
@@ -131,4 +138,5 @@ def _entry(row: Row, *, is_baseline: bool) -> Bar:
 
 def _noise(rows: Sequence[Row]) -> str:
     noisy, wide = sum(row.noisy for row in rows), f"{100 * NOISY_SPREAD:.0f} % of the median"
-    return f"A figure is noisy where the middle half of its rounds is wider than {wide}: {noisy} of {len(rows)}."
+    told = f"A figure is noisy where the middle half of its rounds is wider than {wide}: {noisy} of {len(rows)}."
+    return f"{told} {_FEW}" if any(row.seconds.n < _ENOUGH for row in rows) else told

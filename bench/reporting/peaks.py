@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.records import BenchFile, Measured
+from bench.reporting.estimate import Estimate, compared
 from bench.reporting.facts import number, word
-from bench.reporting.throughput import PEAKS, batch_size_of, compared, fastest, last_measured, named
+from bench.reporting.throughput import PEAKS, batch_size_of, fastest, last_measured, named
 from bench.reporting.traffic import BYTES_OF, convolution_bytes, step_bytes
-from bench.statistics import Interval
 
 COPY = "copy"
 PRODUCT = "product-"
@@ -32,8 +32,13 @@ class Share:
     """FLOP or bytes."""
     peak: str
     """The peak that it is held against."""
-    share: Interval
+    share: Estimate
     """Of 1, with its 95 % interval."""
+
+    @property
+    def work(self) -> str:
+        """Which variant of which work."""
+        return _label(self.group, self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,11 @@ class Point:
     """What it reaches, the median."""
     reachable: float
     """What the roof above it allows, FLOP a second."""
+
+    @property
+    def work(self) -> str:
+        """Which variant of which work."""
+        return _label(self.group, self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +145,10 @@ def _share(one: Measured, amount: float, peak: Measured | None) -> Share | None:
         peak=peak.name,
         share=compared(seconds, peak.unit_seconds, paired=False),
     )
+
+
+def _label(group: str, name: str) -> str:
+    return name if group == PEAKS else f"{group} {name}"
 
 
 def _peak(peaks: Sequence[Measured], name: str, unit: str) -> Measured | None:

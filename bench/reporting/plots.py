@@ -102,7 +102,7 @@ def roofline(name: str, found: Roofline) -> Plot:
     _letters(axes, found.points)
     roofs_told = ", ".join(f"{precision} {figure(roof)} GFLOP/s" for precision, roof in roofs.items())
     told = "; ".join(
-        f"{letter}, {point.group} {point.name}, {figure(point.flops_per_second / 1e9)} of "
+        f"{letter}, {point.work}, {figure(point.flops_per_second / 1e9)} of "
         f"{figure(point.reachable / 1e9)} GFLOP/s at {figure(point.intensity)} FLOP a byte"
         for letter, point in lettered(found.points)
     )

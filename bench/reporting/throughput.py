@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.records import BenchFile, Measured
+from bench.reporting.estimate import Estimate, compared
 from bench.reporting.facts import number
-from bench.statistics import Interval, Quartiles, quartiles, speed_ratio
+from bench.statistics import Quartiles, quartiles
 from cifarfast.errors import UserError
 
 PEAKS = "peaks"
@@ -52,7 +53,7 @@ class Row:
     """Whether the middle half of the rounds is wide."""
     batch_size: int | None
     """Images of one call, where it says so."""
-    ratio: Interval | None
+    ratio: Estimate | None
     """How many times as fast as the baseline, with its 95 % interval; None for the baseline and where there is none."""
 
 
@@ -97,11 +98,6 @@ def named(measured: Iterable[Measured], name: str) -> Measured | None:
 def fastest(measured: Iterable[Measured]) -> Measured | None:
     """The variant with the highest median rate."""
     return max(measured, key=lambda one: one.rate.median, default=None)
-
-
-def compared(seconds: Sequence[float], baseline: Sequence[float], *, paired: bool) -> Interval:
-    """`speed_ratio`; rounds that cannot be pairs, because there are more of the one, are not taken for pairs."""
-    return speed_ratio(seconds, baseline, paired=paired and len(seconds) == len(baseline))
 
 
 def batch_size_of(one: Measured) -> int | None:

@@ -7,15 +7,15 @@ from bench.reporting.blocks import Absent, Block, Column, Drawing, Table, Words
 from bench.reporting.bottleneck import Bottleneck, Headroom, Waiting
 from bench.reporting.compiling import EPOCH_IMAGES, PRODUCTION, Compiling, Gain, StartUp
 from bench.reporting.contests import Album, Part, amount, rounds, tabulated
+from bench.reporting.estimate import Estimate
 from bench.reporting.findings import Section
-from bench.reporting.peaks import Point, Roofline, Share
+from bench.reporting.peaks import Roofline, Share
 from bench.reporting.plots import Bar, bars, lettered, roofline
 from bench.reporting.throughput import PEAKS
 from bench.reporting.wording import NONE, figure, interval, middle, percent, percents, scaled, unit_of
-from bench.statistics import Interval
 from cifarfast.reporting.style import Plot
+from cifarfast.reporting.writing import THIN, seconds
 from cifarfast.reporting.writing import percent as share_of_one
-from cifarfast.reporting.writing import seconds
 
 _PEAK: list[Part] = [
     (Column("peak"), lambda row: row.name),
@@ -113,10 +113,14 @@ def peaks(section: Section, album: Album) -> list[Block]:
 
 def skipped(section: Section) -> list[Block]:
     """What there is no figure of."""
-    rows = [[contest.group, one.name, one.reason] for contest in section.contests for one in contest.absent]
+    variants: dict[tuple[str, str], list[str]] = {}
+    for contest in section.contests:
+        for one in contest.absent:
+            variants.setdefault((contest.group, one.reason), []).append(one.name)
+    rows = [[group, ", ".join(names), reason] for (group, reason), names in variants.items()]
     blocks: list[Block] = []
     if rows:
-        columns = [Column("contest"), Column("variant", "left"), Column("why", "wide")]
+        columns = [Column("contest"), Column("variants", "wide"), Column("why", "wide")]
         blocks.append(Table("What was skipped", columns, rows))
     if section.not_measured:
         blocks.append(Absent("Not measured at all", ", ".join(section.not_measured)))
@@ -167,7 +171,7 @@ def _epoch_seconds(time: EpochTime) -> str:
 def _gain(gain: Gain) -> list[str]:
     return [
         f"{gain.precision}-{gain.layout}",
-        seconds(gain.epoch_seconds),
+        f"{figure(gain.epoch_seconds)}{THIN}s",
         interval(gain.ratio),
         interval(gain.gain_seconds),
         NONE if gain.compile_seconds is None else seconds(gain.compile_seconds),
@@ -183,7 +187,7 @@ def _start_up(one: StartUp, gain: Gain | None) -> list[str]:
     return [*cells, "at once" if one.extra_seconds <= 0 else _pays(gain, one.pays_after)]
 
 
-def _pays(gain: Gain | None, after: Interval | None) -> str:
+def _pays(gain: Gain | None, after: Estimate | None) -> str:
     if after is not None:
         return f"{interval(after)} epochs"
     if gain is None or gain.verdict == "pays":
@@ -193,14 +197,14 @@ def _pays(gain: Gain | None, after: Interval | None) -> str:
 
 def _share(share: Share) -> list[str]:
     reached = f"{figure(scaled(share.per_second, share.unit))} {unit_of(share.unit)}"
-    return [_work(share), reached, share.peak, percents(share.share)]
+    return [share.work, reached, share.peak, percents(share.share)]
 
 
 def _roofline(found: Roofline, album: Album) -> Block:
     plot = album.keep(roofline(album.name("roofline"), found))
     rows = [
         [
-            f"{letter}: {_work(point)}",
+            f"{letter}: {point.work}",
             figure(point.intensity),
             figure(point.flops_per_second / 1e9),
             percent(100 * point.flops_per_second / point.reachable),
@@ -209,10 +213,6 @@ def _roofline(found: Roofline, album: Album) -> Block:
     ]
     columns = ("work", "FLOP a byte", "GFLOP/s", "of its roof")
     return Drawing(plot, Table("Work in the roofline", [Column(title) for title in columns], rows))
-
-
-def _work(one: Share | Point) -> str:
-    return one.name if one.group == PEAKS else f"{one.group} {one.name}"
 
 
 def _signed(value: float | None) -> str:

@@ -2,7 +2,8 @@
 
 import math
 
-from bench.statistics import Interval, Quartiles
+from bench.reporting.estimate import Estimate
+from bench.statistics import Quartiles
 from cifarfast.reporting.writing import THIN
 
 NONE = "not measured"
@@ -36,16 +37,19 @@ def middle(found: Quartiles, unit: str | None) -> str:
     return f"{median} ({low} to {high})" if found.n > 1 else median
 
 
-def interval(found: Interval) -> str:
-    """Value, 95 % interval in brackets."""
-    value, low, high = (figure(value) for value in (found.value, found.low, found.high))
-    return f"{value} ({low} to {high})"
+def interval(found: Estimate) -> str:
+    """Value, 95 % interval in brackets where there is one."""
+    return figure(found.value) + _brackets(found)
 
 
-def percents(found: Interval) -> str:
-    """Shares of 1 in per cent, 95 % interval in brackets."""
-    value, low, high = (figure(100 * value) for value in (found.value, found.low, found.high))
-    return f"{value}{THIN}% ({low} to {high})"
+def percents(found: Estimate) -> str:
+    """A share of 1 in per cent, 95 % interval in brackets where there is one."""
+    hundred = found.map(lambda part: 100 * part)
+    return f"{figure(hundred.value)}{THIN}%" + _brackets(hundred)
+
+
+def _brackets(found: Estimate) -> str:
+    return "" if found.low is None or found.high is None else f" ({figure(found.low)} to {figure(found.high)})"
 
 
 def percent(value: float) -> str:

@@ -5,8 +5,9 @@ import pytest
 
 from bench.records import read_bench
 from bench.reporting.bottleneck import Bottleneck, Verdict, find_bottleneck, judge
+from bench.reporting.estimate import Estimate
 from bench.reporting.peaks import find_shares
-from bench.statistics import Interval, quartiles
+from bench.statistics import quartiles
 from tests.bench.made import entry, everything, write_bench
 
 
@@ -15,8 +16,8 @@ def bottleneck(folder: Path, entries: list[dict[str, Any]]) -> Bottleneck:
     return find_bottleneck(files, find_shares(files))
 
 
-def headroom(low: float, high: float) -> Interval:
-    return Interval(value=(low + high) / 2, low=low, high=high)
+def headroom(low: float, high: float) -> Estimate:
+    return Estimate(value=(low + high) / 2, low=low, high=high)
 
 
 @pytest.mark.parametrize(
@@ -33,10 +34,11 @@ def headroom(low: float, high: float) -> Interval:
         (headroom(2, 3), [60.0], "undecided"),
         (headroom(0.5, 0.6), [1.0], "undecided"),
         (headroom(0.9, 1.1), [1.0], "undecided"),
+        (Estimate(value=5, low=None, high=None), None, "undecided"),
         (None, None, "not measured"),
     ],
 )
-def test_the_verdict(found: Interval | None, waiting: list[float] | None, verdict: Verdict) -> None:
+def test_the_verdict(found: Estimate | None, waiting: list[float] | None, verdict: Verdict) -> None:
     assert judge(found, quartiles(waiting) if waiting else None) == verdict
 
 
@@ -55,7 +57,8 @@ def test_headroom_is_the_loader_over_the_fastest_step(tmp_path: Path) -> None:
     torchvision, ffcv = found.headroom
     assert (ffcv.loader, ffcv.step) == ("ffcv", "fast")
     assert ffcv.ratio.value == pytest.approx(2.0)
-    assert ffcv.ratio.low < 2 < ffcv.ratio.high
+    assert not ffcv.ratio.above(1.999)
+    assert not ffcv.ratio.below(2.001)
     assert torchvision.ratio.value == pytest.approx(0.5)
     assert found.headroom_of_loader is ffcv
     assert (found.step, found.convolutions, found.augmentation, found.waiting) == (None, None, None, [])

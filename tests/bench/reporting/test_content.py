@@ -9,9 +9,10 @@ from cifarfast.reporting.style import styled
 from tests.bench.made import entry, write_bench
 
 THIN = "\u202f"
-LOADER = entry("loaders-augmented", "ffcv", 300, rounds=1)
-STEP = entry("step", "fast", 100, rounds=1, precision="fp32", flops=512e9)
-PRODUCT = entry("peaks", "product-fp32", 200e9, work=1e9, unit="FLOP", rounds=1)
+UNDECIDED = "Neither the loader nor the step stands out as the bottleneck"
+LOADER = entry("loaders-augmented", "ffcv", 300, spread=0)
+STEP = entry("step", "fast", 100, spread=0, precision="fp32", flops=512e9)
+PRODUCT = entry("peaks", "product-fp32", 200e9, work=1e9, unit="FLOP", spread=0)
 
 
 def document(folder: Path, *files: dict[str, Any]) -> Document:
@@ -27,9 +28,9 @@ def tiles(found: Document) -> list[tuple[str, str]]:
 
 def test_the_lede_is_the_verdict_with_its_evidence(tmp_path: Path) -> None:
     epoch = entry("epoch", "ffcv", 1, data_wait_percent=[2.0])
-    augment = entry("augment", "ours-compiled", 1e5, rounds=1, bytes=512 * 15_000)
-    copy = entry("peaks", "copy", 30e9, unit="bytes", rounds=1)
-    convolutions = entry("peaks", "convolutions-fp32", 180e9, work=1e9, unit="FLOP", rounds=1)
+    augment = entry("augment", "ours-compiled", 1e5, spread=0, bytes=512 * 15_000)
+    copy = entry("peaks", "copy", 30e9, unit="bytes", spread=0)
+    convolutions = entry("peaks", "convolutions-fp32", 180e9, work=1e9, unit="FLOP", spread=0)
     found = document(tmp_path, {"entries": [LOADER, STEP, PRODUCT, epoch, augment, copy, convolutions]})
     assert found.title == "The training step is the bottleneck"
     assert found.lede == (
@@ -65,15 +66,28 @@ def test_verdicts_without_evidence_against_the_loader_and_of_one_that_does_not_a
     assert nothing.title == "What the bottleneck is was not measured"
     assert nothing.lede == "It takes loaders-augmented and step, or epoch."
     assert {figure for _, figure in tiles(nothing)} == {"not measured"}
-    slow = entry("loaders-augmented", "ffcv", 30, rounds=1)
+    slow = entry("loaders-augmented", "ffcv", 30, spread=0)
     assert document(tmp_path, {"entries": [slow, STEP]}).title == "The loader is the bottleneck"
     waiting = entry("epoch", "ffcv", 1, data_wait_percent=[90])
-    assert document(tmp_path, {"entries": [LOADER, STEP, waiting]}).title == "Neither the loader nor the step stands out as the bottleneck"
+    assert document(tmp_path, {"entries": [LOADER, STEP, waiting]}).title == UNDECIDED
 
 
 def test_a_step_whose_loader_was_not_measured_is_named(tmp_path: Path) -> None:
     found = document(tmp_path, {"entries": [STEP, PRODUCT]})
     assert found.lede.startswith(f"The fastest step, fast, reaches 50.0{THIN}%")
+
+
+def test_noise_is_told_at_once(tmp_path: Path) -> None:
+    wild = entry("loaders", "ffcv", 300, spread=0.4)
+    assert document(tmp_path, {"entries": [LOADER, STEP, wild]}).lede.endswith(" Of 3 figures 1 is noisy.")
+
+
+def test_a_single_round_decides_nothing(tmp_path: Path) -> None:
+    once = [entry("loaders-augmented", "ffcv", 300, rounds=1), entry("step", "fast", 100, rounds=1)]
+    found = document(tmp_path, {"entries": once})
+    assert found.title == UNDECIDED
+    assert found.lede.startswith("The loader ffcv delivers 3.00 times the images")
+    assert tiles(found)[0] == ("Loader headroom", f"3.00{THIN}\u00d7")
 
 
 def test_a_quick_look_says_so(tmp_path: Path) -> None:

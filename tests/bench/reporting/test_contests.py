@@ -52,6 +52,11 @@ def test_noise_is_pointed_out(tmp_path: Path) -> None:
     assert " noisy" in found.plot.alt
 
 
+def test_few_rounds_are_pointed_out(tmp_path: Path) -> None:
+    assert "2 in 32 with five" in _words(shown(tmp_path, [entry("step", "a", 100, rounds=5)]))
+    assert "2 in 32" not in _words(shown(tmp_path, [entry("step", "a", 100, rounds=6)]))
+
+
 def test_other_amounts_of_work_are_pointed_out(tmp_path: Path) -> None:
     entries = [entry("step", "a", 100, batch_size=512), entry("step", "b", 5, work=8, batch_size=8)]
     assert [row[0] for row in drawing(shown(tmp_path, entries)).table.rows] == ["a", "b, 8 images"]

@@ -83,7 +83,7 @@ def test_a_file_without_figures_is_a_section_too(tmp_path: Path) -> None:
 
 
 @given(facts=st.dictionaries(st.sampled_from([*FACTS, "data_wait_percent"]), JSON))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_facts_of_any_shape_are_no_crash(tmp_path: Path, facts: dict[str, Any]) -> None:
     entries = [
         entry(group, name, 1.0, unit="FLOP" if group == "peaks" else "images", rounds=1)

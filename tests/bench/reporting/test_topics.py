@@ -30,8 +30,8 @@ def absent(blocks: list[Block]) -> list[str]:
 
 def test_the_evidence_has_every_loader(tmp_path: Path) -> None:
     entries = [
-        entry("loaders-augmented", "ffcv", 300, rounds=1),
-        entry("step", "a", 100, rounds=1),
+        entry("loaders-augmented", "ffcv", 300, spread=0),
+        entry("step", "a", 100, spread=0),
         entry("epoch", "resident", 1, data_wait_percent=[1, 2, 3]),
     ]
     with styled():
@@ -92,7 +92,7 @@ def test_epochs_on_several_machines_are_rows_of_their_own_and_seeds_are_counted(
 
 
 def step(mode: str, rate: float, precision: str = "fp32", **facts: Any) -> dict[str, Any]:
-    return entry("step", f"{precision}-{mode}", rate, rounds=1, precision=precision, mode=mode, **facts)
+    return entry("step", f"{precision}-{mode}", rate, spread=0, precision=precision, mode=mode, **facts)
 
 
 def test_compiling(tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_compiling(tmp_path: Path) -> None:
         step("compiled", 90, "bf16", compile_seconds=50, **production),
         step("eager", 100, "fp16", **production),
         step("compiled", 200, "fp16", **production),
-        entry("start-up", "eager", 1 / 10, work=1, unit=None, rounds=1),
-        entry("start-up", "compiled-cold", 1 / 60, work=1, unit=None, rounds=1),
-        entry("start-up", "compiled-warm", 1 / 9, work=1, unit=None, rounds=1),
+        entry("start-up", "eager", 1 / 10, work=1, unit=None, spread=0),
+        entry("start-up", "compiled-cold", 1 / 60, work=1, unit=None, spread=0),
+        entry("start-up", "compiled-warm", 1 / 9, work=1, unit=None, spread=0),
     ]
     gains, start_up = tables(topics.compiling(section(tmp_path, entries).compiling))
     assert gains.rows == [
@@ -139,9 +139,9 @@ def test_compiling(tmp_path: Path) -> None:
         ],
     ]
     assert start_up.rows == [
-        ["eager", "10.0", "1", "", ""],
-        ["compiled-cold", "60.0", "1", f"+50.0{THIN}s", "0.500 (0.500 to 0.500) epochs"],
-        ["compiled-warm", "9.00", "1", f"-1.00{THIN}s", "at once"],
+        ["eager", "10.0 (10.0 to 10.0)", "7", "", ""],
+        ["compiled-cold", "60.0 (60.0 to 60.0)", "7", f"+50.0{THIN}s", "0.500 (0.500 to 0.500) epochs"],
+        ["compiled-warm", "9.00 (9.00 to 9.00)", "7", f"-1.00{THIN}s", "at once"],
     ]
 
 
@@ -180,9 +180,21 @@ def test_peaks_in_part_and_not_at_all(tmp_path: Path) -> None:
 
 
 def test_what_was_skipped_has_its_reason(tmp_path: Path) -> None:
-    skipped = [{"group": "step", "name": "fp16", "reason": "fp16 is for CUDA"}]
+    skipped = [
+        {"group": group, "name": name, "reason": reason}
+        for group, name, reason in (
+            ("step", "fp16-a", "fp16 is for CUDA"),
+            ("step", "bf16", "too slow"),
+            ("step", "fp16-b", "fp16 is for CUDA"),
+            ("evaluate", "fp16-a", "fp16 is for CUDA"),
+        )
+    ]
     blocks = topics.skipped(section(tmp_path, everything(), skipped=skipped))
-    assert tables(blocks)[0].rows == [["step", "fp16", "fp16 is for CUDA"]]
+    assert tables(blocks)[0].rows == [
+        ["step", "fp16-a, fp16-b", "fp16 is for CUDA"],
+        ["step", "bf16", "too slow"],
+        ["evaluate", "fp16-a", "fp16 is for CUDA"],
+    ]
     assert absent(blocks) == ["Not measured at all: convert"]
     whole = [*everything(), entry("convert", "ffcv", 1)]
     assert topics.skipped(section(tmp_path, whole)) == [Words("Nothing was skipped.")]

@@ -1,7 +1,8 @@
 import pytest
 
+from bench.reporting.estimate import Estimate
 from bench.reporting.wording import figure, interval, middle, percent, percents, scaled, unit_of
-from bench.statistics import Interval, Quartiles
+from bench.statistics import Quartiles
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,10 @@ def test_rates_are_told_in_units_for_people() -> None:
 def test_figures_come_with_their_spread() -> None:
     assert middle(Quartiles(median=2e9, low=1e9, high=3e9, n=5), "bytes") == "2.00 (1.00 to 3.00)"
     assert middle(Quartiles(median=2.0, low=2.0, high=2.0, n=1), None) == "2.00"
-    assert interval(Interval(value=1.5, low=1.4, high=1.6)) == "1.50 (1.40 to 1.60)"
-    assert percents(Interval(value=0.715, low=0.7, high=0.725)) == "71.5\u202f% (70.0 to 72.5)"
+    assert interval(Estimate(value=1.5, low=1.4, high=1.6)) == "1.50 (1.40 to 1.60)"
+    assert interval(Estimate(value=1.5, low=None, high=None)) == "1.50"
+    assert percents(Estimate(value=0.715, low=None, high=None)) == "71.5\u202f%"
+    assert percents(Estimate(value=0.715, low=0.7, high=0.725)) == "71.5\u202f% (70.0 to 72.5)"
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.04, "under 0.1"), (0.1, "0.1"), (12.345, "12.3")])
