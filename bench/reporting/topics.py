@@ -13,6 +13,7 @@ from bench.reporting.peaks import Roofline, Share
 from bench.reporting.plots import Bar, bars, lettered, roofline
 from bench.reporting.throughput import PEAKS
 from bench.reporting.wording import NONE, figure, interval, middle, percent, percents, scaled, unit_of
+from bench.statistics import Quartiles
 from cifarfast.reporting.style import Plot
 from cifarfast.reporting.writing import THIN, seconds
 from cifarfast.reporting.writing import percent as share_of_one
@@ -117,10 +118,13 @@ def skipped(section: Section) -> list[Block]:
     for contest in section.contests:
         for one in contest.absent:
             variants.setdefault((contest.group, one.reason), []).append(one.name)
-    rows = [[group, ", ".join(names), reason] for (group, reason), names in variants.items()]
+    contests: dict[tuple[str, str], list[str]] = {}
+    for (group, reason), names in variants.items():
+        contests.setdefault((", ".join(names), reason), []).append(group)
+    rows = [[", ".join(groups), names, reason] for (names, reason), groups in contests.items()]
     blocks: list[Block] = []
     if rows:
-        columns = [Column("contest"), Column("variants", "wide"), Column("why", "wide")]
+        columns = [Column("contests"), Column("variants", "wide"), Column("why", "wide")]
         blocks.append(Table("What was skipped", columns, rows))
     if section.not_measured:
         blocks.append(Absent("Not measured at all", ", ".join(section.not_measured)))
@@ -129,7 +133,11 @@ def skipped(section: Section) -> list[Block]:
 
 def _loader(headroom: Headroom | None, waiting: Waiting | None) -> list[str]:
     against = [figure(headroom.loader_rate), interval(headroom.ratio)] if headroom else [NONE, NONE]
-    return [*against, *([middle(waiting.percent, None), str(waiting.percent.n)] if waiting else [NONE, "0"])]
+    return [*against, *([_percents(waiting.percent), str(waiting.percent.n)] if waiting else [NONE, "0"])]
+
+
+def _percents(found: Quartiles) -> str:
+    return f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def _headroom(found: Sequence[Headroom]) -> str:

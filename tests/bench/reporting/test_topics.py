@@ -186,12 +186,14 @@ def test_what_was_skipped_has_its_reason(tmp_path: Path) -> None:
             ("step", "fp16-a", "fp16 is for CUDA"),
             ("step", "bf16", "too slow"),
             ("step", "fp16-b", "fp16 is for CUDA"),
+            ("forward", "fp16-a", "fp16 is for CUDA"),
+            ("forward", "fp16-b", "fp16 is for CUDA"),
             ("evaluate", "fp16-a", "fp16 is for CUDA"),
         )
     ]
     blocks = topics.skipped(section(tmp_path, everything(), skipped=skipped))
     assert tables(blocks)[0].rows == [
-        ["step", "fp16-a, fp16-b", "fp16 is for CUDA"],
+        ["step, forward", "fp16-a, fp16-b", "fp16 is for CUDA"],
         ["step", "bf16", "too slow"],
         ["evaluate", "fp16-a", "fp16 is for CUDA"],
     ]
