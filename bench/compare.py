@@ -68,6 +68,9 @@ def _compare(arguments: Arguments) -> "FileComparison | RunComparison":
     from bench.run_comparison import compare_runs
 
     before, after = arguments.before, arguments.after
+    for path in (before, after):
+        if not path.exists():
+            raise UserError(f"{path} does not exist: name a file of pytest bench, a run folder or a folder of runs")
     minimum_effect = arguments.minimum_effect / 100
     if before.is_dir() != after.is_dir():
         raise UserError(f"only one of {before} and {after} is a folder: name two files, or two folders of runs")

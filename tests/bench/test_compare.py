@@ -115,7 +115,8 @@ def test_what_is_not_comparable_is_refused_and_marked_if_forced(
     ("arguments", "told"),
     [
         (["a.json"], "B"),
-        (["a.json", "nowhere.json"], "nowhere.json cannot be read (No such file or directory)"),
+        (["a.json", "nowhere.json"], "nowhere.json does not exist: name a file of pytest bench, a run folder or"),
+        (["nowhere", "."], "nowhere does not exist"),
         (["a.json", "."], "only one of a.json and . is a folder: name two files, or two folders of runs"),
         ([".", "."], ". holds no run: name a run folder, or a folder of run folders"),
         (["a.json", "a.json", "--minimum-effect", "-1"], "minimum_effect must be at least 0 and below 100.0, not -1.0"),

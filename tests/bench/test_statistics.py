@@ -75,7 +75,7 @@ def test_the_interval_covers_the_true_ratio_as_often_as_it_says(
     paired: bool, rounds: int, at_least: float, at_most: float
 ) -> None:
     """Noise as of a shared machine; paired rounds have slow ones in common. The bounds allow for three deviations."""
-    simulations = 300
+    simulations = 200
     rng = np.random.default_rng(rounds)
     common = timings(rng, simulations, rounds) if paired else np.ones((simulations, rounds))
     ours, theirs = (timings(rng, simulations, rounds) * common for _ in range(2))

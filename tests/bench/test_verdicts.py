@@ -25,7 +25,7 @@ from bench.verdicts import (
 )
 from tests.bench.noise import timings
 
-FILES = 500
+FILES = 300
 BENCHMARKS = 60
 SURELY = 1e-4
 """Probability at which a simulation that is as it should be would fail."""
@@ -73,7 +73,6 @@ def assert_rate(count: int, rate: float) -> None:
         (20, 0.10, 0.99, 0.81),
         (20, 0.20, 1.00, 0.98),
         (40, 0.05, 0.60, 0.12),
-        (40, 0.10, 1.00, 1.00),
     ],
 )
 def test_slow_downs_are_found_as_often_as_it_says(
@@ -106,7 +105,7 @@ def test_speed_ups_are_found_as_often_as_slow_downs() -> None:
     assert_rate(int((faster == "faster").sum()), 0.99)
 
 
-@pytest.mark.parametrize("rounds", [4, 5, 7, 40])
+@pytest.mark.parametrize("rounds", [5, 7, 20])
 @pytest.mark.parametrize(("drift", "at_most"), [(1.0, 0.01), (1.02, 0.01), (1.03, LEVEL), (1 / 1.03, LEVEL)])
 def test_a_rerun_raises_an_alarm_at_most_as_often_as_the_level(rounds: int, drift: float, at_most: float) -> None:
     count = alarms(simulated(rounds, drift, benchmarks=BENCHMARKS))
@@ -117,7 +116,7 @@ def test_a_rerun_raises_an_alarm_at_most_as_often_as_the_level(rounds: int, drif
 def test_without_a_minimum_effect_too(benchmarks: int) -> None:
     count = alarms(simulated(20, 1.0, benchmarks=benchmarks, minimum_effect=0.0))
     assert count <= binom.ppf(1 - SURELY, FILES, LEVEL), count / FILES
-    assert count >= binom.ppf(SURELY, FILES, 0.02), "so seldom that the test could be sharper"
+    assert count >= binom.ppf(SURELY, FILES, 0.03), "so seldom that the test could be sharper"
 
 
 @pytest.mark.parametrize(("rounds", "rate"), [(10, 0.64), (20, 0.35), (40, 0.11)])
@@ -128,7 +127,7 @@ def test_spells_of_slow_rounds_raise_false_alarms_as_often_as_it_admits(rounds: 
 @pytest.mark.parametrize("minimum_effect", [0.0, MINIMUM_EFFECT])
 @pytest.mark.parametrize("spread", [0.0, 0.03, 1.0])
 def test_a_file_compared_with_itself_never_alarms(minimum_effect: float, spread: float) -> None:
-    rounds = timings(np.random.default_rng(1), BENCHMARKS, 10, spread=spread)
+    rounds = timings(np.random.default_rng(1), 5, 10, spread=spread)
     found = judge_speed([(list(each), list(each)) for each in rounds], minimum_effect=minimum_effect)
     assert {each.verdict for each in found} == {"no difference shown"}
     assert {each.ratio.value for each in found} == {1.0}
@@ -203,7 +202,7 @@ def _read_off(interval: Interval) -> str:
 def test_accuracy_is_wrongly_judged_at_most_as_often_as_the_level(runs: int) -> None:
     """At a true loss of exactly the margin, either verdict is at the edge of being wrong; spreads are not the same."""
     rng = np.random.default_rng(runs)
-    repetitions = 400
+    repetitions = 250
     sets = zip(rng.normal(91.5, 0.2, (repetitions, runs)), rng.normal(91.25, 0.1, (repetitions, runs)), strict=True)
     verdicts = [judge_accuracy(list(before), list(after)).verdict for before, after in sets]
     for wrong in ("inferior", "not inferior"):
