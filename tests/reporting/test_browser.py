@@ -145,3 +145,12 @@ def test_a_page(
     paper = PALETTE["paper"][scheme == "dark"]
     red, green, blue = (int(paper[place : place + 2], 16) for place in (1, 3, 5))
     assert browser.ask("return getComputedStyle(document.body).backgroundColor") == f"rgb({red}, {green}, {blue})"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(390, 1), (1200, 2)])
+def test_a_benchmark_s_plot_is_beside_its_table_where_there_is_room(
+    browser: Browser, pages: dict[str, Path], width: int, columns: int
+) -> None:
+    browser.look(pages["benchmarks"], width, "light")
+    shown = browser.ask("return getComputedStyle(document.querySelector('.drawn')).gridTemplateColumns")
+    assert len(shown.split()) == columns
