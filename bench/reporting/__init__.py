@@ -1,1 +1,6 @@
-"""The report of benchmarks and runs: findings out of files and folders, words and plots for them, three files."""
+"""The report of benchmarks and runs, in three steps.
+
+    throughput, peaks, bottleneck, compiling, accuracy  what files and runs say, as values: findings
+    contests, topics, plots, wording                    how a person reads it, as blocks: content
+    markdown, page                                      the three files
+"""
