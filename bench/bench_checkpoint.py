@@ -16,7 +16,7 @@ from cifarfast.runtime import Runtime
 from cifarfast.setup import set_up
 
 
-@pytest.mark.contest(group="checkpoint", quick=10, full=20, baseline="whole")
+@pytest.mark.contest(group="checkpoint", quick=5, full=20, baseline="whole")
 @pytest.mark.parametrize("part", ["waiting", "whole"])
 def bench_checkpoint(lab: Lab, part: Literal["waiting", "whole"]) -> Entrant:
     """Network, optimizer and the rest of the state after a step; the disk is that of pytest's temporary folder."""

@@ -13,15 +13,15 @@ from data_prep.sources import open_source
 from data_prep.sources.records import BATCHES, TEST_BATCH
 from data_prep.writers import WriterName
 
-QUICK_IMAGES = 8192
+QUICK_IMAGES = 4096
 
 
-@pytest.mark.contest(group="convert", quick=3, full=5, baseline="ffcv")
+@pytest.mark.contest(group="convert", quick=2, full=5, baseline="ffcv")
 @pytest.mark.parametrize("writer", ["ffcv", "cifarfast"])
 def bench_convert(lab: Lab, writer: WriterName) -> Entrant:
     """The binary version is read, written, read back and digested: the whole command but for unpacking an archive.
 
-    The images are those of the folder that is measured on; if quick, the first 8,192 of each split.
+    The images are those of the folder that is measured on; if quick, the first 4,096 of each split.
     """
     batches = lab.scratch / "batches"
     batches.mkdir()

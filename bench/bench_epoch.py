@@ -27,7 +27,7 @@ TEST_IMAGES = 2
 WARM_UP = 1
 
 
-@pytest.mark.contest(group="epoch", quick=4, full=4, baseline="torchvision-2")
+@pytest.mark.contest(group="epoch", quick=3, full=4, baseline="torchvision-2")
 @every_loader
 def bench_epoch(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
     """One run a variant; each call is its next epoch, checkpoint included, so that the runs take turns."""

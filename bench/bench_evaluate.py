@@ -10,7 +10,7 @@ from cifarfast.model import build_model, flops_per_image
 from cifarfast.step import evaluate
 
 
-@pytest.mark.contest(group="evaluate", quick=7, full=7, baseline=BASELINE)
+@pytest.mark.contest(group="evaluate", quick=5, full=7, baseline=BASELINE)
 @every_execution("eager")
 def bench_evaluate(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
     """One batch: normalisation, forward, loss and accuracy."""

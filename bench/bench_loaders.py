@@ -13,7 +13,7 @@ from cifarfast.model import build_model
 from cifarfast.recipe import Augmentation, Recipe
 from cifarfast.step import TrainStep
 
-QUICK_IMAGES = 4096
+QUICK_IMAGES = 2048
 
 
 @pytest.mark.contest(group="loaders", quick=5, full=5, baseline="torchvision-2")

@@ -34,7 +34,7 @@ def bench_product(lab: Lab, precision: Precision) -> Entrant:
     return Entrant(once=once, work=2 * side**3, unit="FLOP", facts=facts)
 
 
-@pytest.mark.contest(group="peaks", quick=7, full=7)
+@pytest.mark.contest(group="peaks", quick=5, full=7)
 @_every_precision("convolutions")
 def bench_convolutions(lab: Lab, precision: Precision) -> Entrant:
     """Each by itself on what it is given in training, forward and backward, and nothing in between."""

@@ -31,7 +31,7 @@ class Compilation:
     """`cold` or `warm`, likewise."""
 
 
-@pytest.mark.contest(group="forward", quick=5, full=6, baseline=BASELINE)
+@pytest.mark.contest(group="forward", quick=4, full=6, baseline=BASELINE)
 @every_execution("eager", "compiled")
 def bench_forward(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
     """In training, so with dropout and with all that the backward pass would need kept."""
@@ -44,7 +44,7 @@ def bench_forward(lab: Lab, precision: Precision, layout: Layout, mode: Mode) ->
     return _entrant(once, facts, "forward")
 
 
-@pytest.mark.contest(group="forward-backward", quick=5, full=6, baseline=BASELINE)
+@pytest.mark.contest(group="forward-backward", quick=4, full=6, baseline=BASELINE)
 @every_execution("eager", "compiled")
 def bench_forward_backward(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
     step, batch, facts = _open(lab, precision, layout, mode)
@@ -58,7 +58,7 @@ def bench_forward_backward(lab: Lab, precision: Precision, layout: Layout, mode:
     return _entrant(once, facts, "train")
 
 
-@pytest.mark.contest(group="step", quick=5, full=6, baseline=BASELINE)
+@pytest.mark.contest(group="step", quick=4, full=6, baseline=BASELINE)
 @every_execution("eager", "compiled")
 def bench_step(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
     """Augmentation, dropout masks, forward, backward, check of every value, update."""
@@ -71,6 +71,8 @@ def bench_step(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> En
 
 
 def _open(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> tuple[TrainStep, Batch, dict[str, Any]]:
+    if lab.profile == "quick" and (layout, mode) == ("contiguous", "compiled"):
+        raise UserError("a quick look has time to compile channels-last alone: --bench-profile full compiles both")
     how = execution(lab, precision, layout, mode)
     step, cost = _build(how.device, how.batch_size, mode, lab.manifest.mean, lab.manifest.std)
     facts = how.facts | {"compile_seconds": cost.seconds, "compile_cache": cost.cache}

@@ -23,6 +23,7 @@ from bench import (
     bench_peaks,
     bench_startup,
     bench_step,
+    first_step,
     variants,
 )
 from bench.contest import Entrant, Timing, compete
@@ -41,7 +42,6 @@ from tests.tiny import Tiny, build_tiny
 
 needs_ffcv = pytest.mark.skipif(find_spec("ffcv") is None, reason="FFCV is not installed")
 needs_airbench = pytest.mark.skipif(find_spec("airbench") is None, reason="airbench is not installed")
-WITHOUT_DETAILS = [("checkpoint", "waiting"), ("checkpoint", "whole"), ("start-up", "eager")]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 CLOSE = 0.02
 """The mean rounded to a whole pixel value is up to half a 255th off, over a standard deviation of a tenth or more."""
@@ -128,23 +128,35 @@ def measured(data: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchFile:
     """What one run of pytest leaves."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
     options: list[str | Path] = ["--benchmark-only", "--benchmark-json", path, "--data", data, "--batch-size", "2"]
-    done = command("pytest", "bench", "-k", "checkpoint or (startup and eager)", *options, cwd=ROOT)
+    done = command("pytest", "bench", "-k", "checkpoint", *options, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return read_bench(path)
 
 
 def test_what_pytest_leaves(measured: BenchFile) -> None:
     assert (measured.header.data, measured.header.batch_size, measured.header.skipped) == ("synthetic", 2, [])
-    waiting, whole, start = (measured.find(*name) for name in WITHOUT_DETAILS)
+    waiting, whole = (measured.find("checkpoint", name) for name in ("waiting", "whole"))
     assert waiting is not None
     assert whole is not None
-    assert start is not None
     assert waiting.extra.unit == whole.extra.unit == "bytes"
-    assert len(waiting.seconds) == len(whole.seconds) == 10
+    assert len(waiting.seconds) == len(whole.seconds) == 5
     assert waiting.extra.work == pytest.approx(3 * 4 * 6_573_130, rel=0.01)  # weights and both of Adam's moments
     assert measured.baseline_of(waiting) == whole
-    assert start.extra.unit is None
-    assert 1 < start.seconds[0] < 120
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_the_first_step_is_the_last(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(TrainStep, "__call__", TrainStep.__call__)  # to be put back
+    flags = ["--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu", "--loader", "resident"]
+    monkeypatch.setattr(sys, "argv", ["first_step", *flags, "--batch-size", "2"])
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as leaving:
+        first_step.main()
+    assert leaving.value.code is None
+    assert start < float(capsys.readouterr().out.splitlines()[-1]) < time.monotonic()
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_training_that_does_not_start_says_why(tmp_path: Path) -> None:
@@ -164,7 +176,7 @@ def test_compile_caches_are_cold_or_warm(lab: Lab, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(bench_startup, "first_step_seconds", compiling)
     eager, cold, warm = (
-        bench_startup.bench_startup(replace(lab, scratch=lab.scratch / mode), mode)
+        bench_startup.bench_startup(replace(lab, profile="full", scratch=lab.scratch / mode), mode)
         for mode in ("eager", "compiled-cold", "compiled-warm")
     )
     for entrant in (warm, cold, warm, eager, warm, cold):
@@ -213,7 +225,8 @@ def test_a_loader_without_its_workers_is_left_out(lab: Lab, monkeypatch: pytest.
 
 @pytest.mark.parametrize("loader", ["resident", "torchvision"])
 @pytest.mark.usefixtures("_tiny")
-def test_epochs_follow_one_another(lab: Lab, loader: Any) -> None:
+def test_epochs_follow_one_another(lab: Lab, monkeypatch: pytest.MonkeyPatch, loader: Any) -> None:
+    monkeypatch.setattr("bench.contest.MIN_ROUND_SECONDS", 0.0)  # each call is a round
     entrant = bench_epoch.bench_epoch(lab, loader, None)
     timing = timed(entrant, rounds=2)
     run = lab.scratch / "run"
@@ -260,7 +273,14 @@ def test_a_step_that_does_not_compile_is_left_out(lab: Lab, monkeypatch: pytest.
 
     monkeypatch.setattr(Device, "compile", lambda self, function: compiled)
     with pytest.raises(UserError, match="no compiler"):
+        bench_step.bench_step(lab, "fp32", "channels-last", "compiled")
+
+
+def test_a_quick_look_compiles_once_a_contest(lab: Lab) -> None:
+    with pytest.raises(UserError, match="channels-last alone"):
         bench_step.bench_step(lab, "fp32", "contiguous", "compiled")
+    with pytest.raises(UserError, match="the cold one"):
+        bench_startup.bench_startup(lab, "compiled-warm")
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
