@@ -111,6 +111,11 @@ class LrRange:
     suggestions: Suggestions
     """From the part of the curve before the loss diverged."""
 
+    @property
+    def answer(self) -> Suggestion:
+        """The suggestion that is taken where nobody looks at the curve."""
+        return self.suggestions.steepest
+
 
 def measure(advance: Callable[[float], float], sweep: Sweep) -> LrRange:
     """Take one step at every learning rate of the sweep.

@@ -52,8 +52,8 @@ def fit(
         train_images: use only so many training images, evenly spaced through the split.
         test_images: likewise for evaluation.
         verify: hold the data against its SHA-256 digests first, not only against its sizes.
-        sweep: find the recipe's max_lr first, by this range test; its steepest descent takes the place of what the
-            recipe says, and the other rates of the schedule keep their ratios to it.
+        sweep: find the recipe's max_lr first, by this range test; its answer takes the place of what the recipe
+            says, and the other rates of the schedule keep their ratios to it.
         checkpoint_minutes: longest time between two checkpoints; there is one at the end of every epoch too.
         on_epoch: told of every epoch as it ends.
 
@@ -182,7 +182,7 @@ def _with_found_lr(setup: Setup, effective: Effective, folder: RunFolder, start:
         record = record or range_of_setup(setup, effective, config.sweep, start=start)
     except Stopped as stopped:
         raise Stopped(f"{stopped}: go on with python -m cifarfast.train --resume {path}", stopped.signum) from None
-    found = record.result.suggestions.steepest
+    found = record.result.answer
     if found.lr is None:
         folder.withdraw_config()
         raise UserError(f"the range test suggests no learning rate ({found.reason}): name one with --max-lr")

@@ -54,8 +54,8 @@ def fit(asked: RunConfig, out: Path) -> Summary:
 def suggested(run: Path) -> float:
     record = read_range(run, hint="")
     assert record is not None
-    assert record.result.suggestions.steepest.lr is not None
-    return record.result.suggestions.steepest.lr
+    assert record.result.answer.lr is not None
+    return record.result.answer.lr
 
 
 @pytest.fixture(scope="module")
