@@ -1,10 +1,10 @@
 """The ordinary way, as the baseline that reports compare with: PIL images, `transforms.v2`, a DataLoader."""
 
-import contextlib
-import os
+import shutil
 import signal
 import tempfile
 import threading
+import uuid
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -126,13 +126,13 @@ class _EpochThread(threading.Thread):
     def run(self) -> None:
         _block_signals()
         try:
-            with tempfile.TemporaryDirectory(prefix="cifarfast-") as temporary:
-                self._loader.worker_init_fn = partial(_begin_worker, Path(temporary), os.getpid())
-                self._deliver()
+            self._deliver()
         except BaseException as error:  # noqa: BLE001, handed over to the consumer, which raises it
             self._failure = error
 
     def _deliver(self) -> None:
+        prefix = f"cifarfast-{uuid.uuid4().hex}-"  # of the folder of each worker of this epoch
+        self._loader.worker_init_fn = partial(_begin_worker, prefix)
         iterator: Any = iter(self._loader)
         try:
             self._workers = iterator._workers
@@ -143,6 +143,7 @@ class _EpochThread(threading.Thread):
             self._queue.put(None)
         finally:
             iterator._shutdown_workers()  # when it is collected is too late: a traceback may hold it
+            _remove_files(prefix)
 
     def receive(self, stall_seconds: float) -> _Item | None:
         """The next images (B, 32, 32, 3) and labels (B,); None at the end."""
@@ -167,21 +168,19 @@ class _EpochThread(threading.Thread):
             drain(self, self._queue, _STOP_SECONDS)
 
 
-def _begin_worker(temporary: Path, training: int, _worker: int) -> None:
-    """Keep the files of a worker, the sockets for its tensors, where `training` (a process) removes them.
+def _begin_worker(prefix: str, _worker: int) -> None:
+    """Keep the files of a worker, the sockets for its tensors, in a folder that the training process finds.
 
-    A worker that is killed removes nothing. Where the training process was killed, the last worker to leave
-    removes the folder.
+    A worker that is killed removes nothing itself; one whose training process is killed does.
     """
     _block_signals()
-    tempfile.tempdir = str(temporary)
-    Finalize(None, _remove_orphan, (temporary, training), exitpriority=-1000)  # after the sockets
+    tempfile.tempdir = tempfile.mkdtemp(prefix=prefix)
+    Finalize(None, shutil.rmtree, (tempfile.tempdir, True), exitpriority=-1000)  # after the sockets
 
 
-def _remove_orphan(folder: Path, training: int) -> None:
-    if os.getppid() != training:
-        with contextlib.suppress(OSError):  # it is not empty, or gone
-            folder.rmdir()
+def _remove_files(prefix: str) -> None:
+    for folder in Path(tempfile.gettempdir()).glob(prefix + "*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _block_signals() -> None:

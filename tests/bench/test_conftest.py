@@ -50,7 +50,9 @@ def hold(folder: Path, data: Path, *arguments: str) -> "tuple[subprocess.Complet
     (folder / "bench_small.py").write_text(SUITE)
     results = folder / "bench.json"
     options = ("-c", ROOT / "pyproject.toml", "--rootdir", folder, "--benchmark-only", "--benchmark-json", results)
-    return command("pytest", folder, *options, "--data", data, *arguments, cwd=folder), results
+    # Run by a worker of pytest-xdist, it would think that it were one, and not measure.
+    done = command("pytest", folder, *options, "--data", data, *arguments, cwd=folder, PYTEST_XDIST_WORKER="")
+    return done, results
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,7 @@ def measured(data: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchFile:
     """What one run of pytest leaves."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
     options: list[str | Path] = ["--benchmark-only", "--benchmark-json", path, "--data", data, "--batch-size", "2"]
-    done = command("pytest", "bench", "-k", "checkpoint", *options, cwd=ROOT)
+    done = command("pytest", "bench", "-k", "checkpoint", *options, cwd=ROOT, PYTEST_XDIST_WORKER="")
     assert done.returncode == 0, done.stdout + done.stderr
     return read_bench(path)
 
