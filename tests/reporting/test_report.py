@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from cifarfast import door
 from cifarfast.report import main
-from tests.commands import refused
+from tests.commands import refusal
 from tests.reporting.conftest import MakeRun
 
 
@@ -63,7 +62,5 @@ def test_a_mistake_is_one_line_and_exit_2(
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as leaving:
-        door.run(lambda: main(arguments))
-    assert words in refused(leaving.value.code, capsys.readouterr().err)
+    assert words in refusal(main, capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
