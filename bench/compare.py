@@ -16,7 +16,7 @@ from cifarfast.errors import UserError, one_line
 if TYPE_CHECKING:
     from bench.file_comparison import Benchmark, FileComparison
     from bench.run_comparison import RunComparison, RunSet
-    from bench.statistics import Interval
+    from cifarfast.accuracy import Interval
 
 PROG = "python -m bench.compare"
 EXIT_REGRESSION = 1

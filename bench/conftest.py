@@ -17,7 +17,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.contest import Entrant, Timing, compete
 from bench.lab import Lab, Profile
 from bench.records import HEADER, Extra, Header, Measured, Skipped
-from bench.statistics import Interval, speed_ratio
+from bench.statistics import speed_ratio
+from cifarfast.accuracy import Interval
 from cifarfast.dataset.manifest import Manifest, check_folder
 from cifarfast.device import open_device
 from cifarfast.errors import UserError

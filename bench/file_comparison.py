@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.comparable import differing, machine_facts, refuse_unless_forced
+from bench.comparable import refuse_unless_forced
 from bench.records import BenchFile, Measured, read_bench
 from bench.statistics import Quartiles, quartiles
 from bench.verdicts import LEVEL, MINIMUM_EFFECT, SpeedVerdict, judge_speed
+from cifarfast.comparable import differing, machine_facts
 from cifarfast.errors import UserError
 
 _SAME_WORK = 0.01

@@ -7,19 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.comparable import differing, flat, machine_facts, refuse_unless_forced
+from bench.comparable import refuse_unless_forced
 from bench.records import possible
 from bench.statistics import Quartiles, quartiles
-from bench.verdicts import (
-    LEVEL,
-    MARGIN,
-    MINIMUM_EFFECT,
-    AccuracyVerdict,
-    SpeedVerdict,
-    in_short,
-    judge_accuracy,
-    judge_speed,
-)
+from bench.verdicts import LEVEL, MINIMUM_EFFECT, SpeedVerdict, in_short, judge_speed
+from cifarfast.accuracy import MARGIN, AccuracyVerdict, judge_accuracy
+from cifarfast.comparable import differing, flat, machine_facts
 from cifarfast.errors import UserError
 from cifarfast.runfolder import CONFIG_NAME, read_run
 from cifarfast.summary import Summary

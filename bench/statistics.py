@@ -1,6 +1,5 @@
 """What a handful of timings says, and how surely."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cifarfast.accuracy import CONFIDENCE, Interval, welch
+
 NOISY_SPREAD = 0.10
 """An interquartile range wider than this share of the median is called noisy."""
-CONFIDENCE = 0.95
 _RESAMPLES = 4000
 _RESAMPLES_AT_ONCE = 1 << 20
 """Figures drawn at a time: what bounds the memory."""
@@ -33,15 +33,6 @@ class Quartiles:
     def noisy(self) -> bool:
         """Whether the middle half is so wide that a reader must be told."""
         return self.high - self.low > NOISY_SPREAD * self.median
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """An estimate and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
@@ -112,15 +103,6 @@ def t_tests(before: ArrayLike, after: ArrayLike, *, minimum_effect: float) -> tu
     slower = welch(after - effect, before, alternative="greater").pvalue
     faster = welch(before - effect, after, alternative="greater").pvalue
     return np.nan_to_num(slower, nan=1.0), np.nan_to_num(faster, nan=1.0)
-
-
-def welch(x: ArrayLike, y: ArrayLike, *, alternative: str = "two-sided") -> Any:
-    """scipy's result of a t-test (..., figures) for unequal variances (B. L. Welch, Biometrika 34, 1947)."""
-    from scipy.stats import ttest_ind
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # that one side has no spread, which the test allows for
-        return ttest_ind(x, y, axis=-1, equal_var=False, alternative=alternative)
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:

@@ -8,17 +8,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.statistics import CONFIDENCE, Interval, holm, rank_tests, speed_ratio, t_tests, welch
+from bench.statistics import holm, rank_tests, speed_ratio, t_tests
+from cifarfast.accuracy import Accuracy, Interval
 
 LEVEL = 0.05
 """Share of files, at most, of which a verdict on speed is wrong, be it one or several."""
 MINIMUM_EFFECT = 0.03
 """Share of the time by which two measurements of the same code may differ."""
-MARGIN = 0.25
-"""Points of accuracy that may be lost."""
 
 Speed = Literal["faster", "slower", "no difference shown"]
-Accuracy = Literal["not inferior", "inferior", "not shown", "too few runs"]
 Test = Literal["ranks", "t", "none"]
 Timings = Sequence[float]
 
@@ -35,20 +33,6 @@ class SpeedVerdict:
     """`faster` or `slower` if p is below the level."""
     test: Test
     """Of the order of the rounds; Welch's t where there are too few rounds for that; none of a single round."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyVerdict:
-    """What is said of the accuracies of two sets of runs."""
-
-    points: float
-    """Mean of the later runs minus mean of the earlier ones, in points."""
-    interval: Interval | None
-    """The same with its 95 % interval (Welch's); None without two runs a side, or without any spread."""
-    p: float | None
-    """Of the hypothesis that the later runs are worse by the margin or more, one-sided; None likewise."""
-    verdict: Accuracy
-    """What that comes to."""
 
 
 def judge_speed(
@@ -119,35 +103,6 @@ def verdicts_of(slower: ArrayLike, faster: ArrayLike) -> tuple[NDArray[np.float6
     adjusted = holm(np.minimum(1, 2 * np.minimum(slower, faster)))
     direction = np.where(np.less(slower, faster), "slower", "faster")
     return adjusted, np.where(adjusted < LEVEL, direction, "no difference shown")
-
-
-def judge_accuracy(before: Sequence[float], after: Sequence[float], *, margin: float = MARGIN) -> AccuracyVerdict:
-    """Whether runs lost no more accuracy than a margin: a test of non-inferiority on independent runs.
-
-    Welch's t-test, one-sided at 2.5 % as ICH E9 has it. That is to say: `not inferior` if the 95 % interval of the
-    difference lies above minus the margin, `inferior` if it lies below, else `not shown`; of normal accuracies either
-    is wrongly said in at most 2.5 % of cases. With fewer than two runs a side there is nothing to judge by (`too few
-    runs`), and nothing is shown where no two runs of a side differ.
-
-    Args:
-        before, after: accuracies in percent.
-        margin: in points.
-    """
-    points = float(np.mean(after) - np.mean(before))
-    if min(len(before), len(after)) < 2:
-        return AccuracyVerdict(points=points, interval=None, p=None, verdict="too few runs")
-    if len({*before}) == len({*after}) == 1:
-        return AccuracyVerdict(points=points, interval=None, p=None, verdict="not shown")
-    interval = welch(after, before).confidence_interval(CONFIDENCE)
-    p = welch(np.add(after, margin), before, alternative="greater").pvalue
-    level = LEVEL / 2
-    verdict: Accuracy = "not inferior" if p < level else "inferior" if p > 1 - level else "not shown"
-    return AccuracyVerdict(
-        points=points,
-        interval=Interval(value=points, low=float(interval.low), high=float(interval.high)),
-        p=float(p),
-        verdict=verdict,
-    )
 
 
 def in_short(speed: Speed, accuracy: Accuracy) -> str:

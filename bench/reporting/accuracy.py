@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from bench.comparable import differing, flat
+from cifarfast.comparable import differing, flat
 from cifarfast.errors import UserError
 from cifarfast.recipe import RECIPES, Recipe
 from cifarfast.reporting.page import machine

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from bench.comparable import differing
 from bench.reporting import topics
 from bench.reporting.blocks import Document, Listing, Listings, Tile, Tiles, Topic, Words
 from bench.reporting.bottleneck import Bottleneck
@@ -12,6 +11,7 @@ from bench.reporting.estimate import Estimate
 from bench.reporting.findings import Findings, Section, circumstances
 from bench.reporting.peaks import Share
 from bench.reporting.wording import NONE, TIMES, figure, interval, percent, percents
+from cifarfast.comparable import differing
 from cifarfast.reporting.writing import THIN
 
 SYNTHETIC = "synthetic"

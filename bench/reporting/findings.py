@@ -4,13 +4,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.comparable import flat
 from bench.records import BenchFile, Header, Machine
 from bench.reporting.accuracy import Accuracy, LeftOut, find_accuracies
 from bench.reporting.bottleneck import Bottleneck, find_bottleneck
 from bench.reporting.compiling import Compiling, find_compiling
 from bench.reporting.peaks import Roofline, Share, find_roofline, find_shares
 from bench.reporting.throughput import GROUPS, Contest, find_contests
+from cifarfast.comparable import flat
 from cifarfast.runfolder import Run
 
 SCHEMA = 1

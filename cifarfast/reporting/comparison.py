@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from cifarfast.comparable import flat
 from cifarfast.errors import UserError
 from cifarfast.reporting.page import machine
 from cifarfast.reporting.plots import overlaid
@@ -68,9 +69,9 @@ def _minutes(run: Run) -> list[float]:
 
 
 def _context(runs: Mapping[str, Run], plots: Sequence[Plot]) -> dict[str, Any]:
-    settings = [_flat(asdict(replace(run.config, started=None))) for run in runs.values()]
-    names = list(dict.fromkeys(name for flat in settings for name in flat))
-    table = {name: [flat.get(name) for flat in settings] for name in names}
+    settings = [flat(asdict(replace(run.config, started=None))) for run in runs.values()]
+    names = list(dict.fromkeys(name for each in settings for name in each))
+    table = {name: [each.get(name) for each in settings] for name in names}
     differences = {name: values for name, values in table.items() if any(value != values[0] for value in values)}
     return {
         "entries": [_entry(letter, run) for letter, run in runs.items()],
@@ -114,11 +115,3 @@ def _lede(runs: Sequence[Run], differences: Mapping[str, Any]) -> str:
         f"standard deviation {100 * statistics.stdev(accuracies):.2f} points, {percent(min(accuracies))} to "
         f"{percent(max(accuracies))}, n = {len(runs)} runs."
     )
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

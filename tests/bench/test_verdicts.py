@@ -1,28 +1,24 @@
 """What the verdicts are worth: how often they are wrong, and what they find, by simulation."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import binom, t
+from scipy.stats import binom
 
-from bench.statistics import Interval
 from bench.verdicts import (
     LEVEL,
-    MARGIN,
     MINIMUM_EFFECT,
-    Accuracy,
     Speed,
     change_tests,
     in_short,
-    judge_accuracy,
     judge_speed,
     verdicts_of,
 )
+from cifarfast.accuracy import Accuracy
 from tests.bench.noise import timings
 
 FILES = 300
@@ -157,62 +153,6 @@ def test_the_test_fits_the_rounds(rounds: int, benchmarks: int, test: str) -> No
     found = judge_speed([(same, far), *[(same, same)] * (benchmarks - 1)])[0]
     assert found.test == test
     assert found.verdict == ("no difference shown" if test == "none" else "slower")
-
-
-def welch(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
-    """Difference, its standard error and the degrees of freedom, from Welch's paper."""
-    a, b = (np.var(values, ddof=1) / len(values) for values in (before, after))
-    freedom = (a + b) ** 2 / (a**2 / (len(before) - 1) + b**2 / (len(after) - 1))
-    return float(np.mean(after) - np.mean(before)), math.sqrt(a + b), float(freedom)
-
-
-@pytest.mark.parametrize(
-    ("after", "verdict"),
-    [
-        ([91.5, 91.4, 91.6, 91.5], "not inferior"),
-        ([91.5, 90.6, 92.3], "not shown"),
-        ([91.4, 91.35, 91.45, 91.25], "not shown"),  # at 5 % it would not be inferior
-        ([90.5, 90.6, 90.4], "inferior"),
-        ([91.5], "too few runs"),
-    ],
-)
-def test_accuracy_is_judged_by_welchs_interval(after: list[float], verdict: str) -> None:
-    before = [91.5, 91.55, 91.4, 91.45, 91.6]
-    found = judge_accuracy(before, after)
-    assert found.verdict == verdict
-    assert found.points == pytest.approx(np.mean(after) - np.mean(before))
-    if verdict == "too few runs":
-        assert (found.interval, found.p) == (None, None)
-        return
-    points, error, freedom = welch(before, after)
-    half = error * t.ppf(0.975, freedom)
-    assert found.interval is not None
-    assert (found.interval.low, found.interval.high) == pytest.approx((points - half, points + half))
-    assert found.p == pytest.approx(t.sf((points + MARGIN) / error, freedom))
-    assert _read_off(found.interval) == verdict
-
-
-def _read_off(interval: Interval) -> str:
-    if interval.low > -MARGIN:
-        return "not inferior"
-    return "inferior" if interval.high < -MARGIN else "not shown"
-
-
-@pytest.mark.parametrize("runs", [2, 5])
-def test_accuracy_is_wrongly_judged_at_most_as_often_as_the_level(runs: int) -> None:
-    """At a true loss of exactly the margin, either verdict is at the edge of being wrong; spreads are not the same."""
-    rng = np.random.default_rng(runs)
-    repetitions = 250
-    sets = zip(rng.normal(91.5, 0.2, (repetitions, runs)), rng.normal(91.25, 0.1, (repetitions, runs)), strict=True)
-    verdicts = [judge_accuracy(list(before), list(after)).verdict for before, after in sets]
-    for wrong in ("inferior", "not inferior"):
-        assert verdicts.count(wrong) <= binom.ppf(1 - SURELY, repetitions, LEVEL / 2)
-
-
-def test_accuracy_without_any_spread_is_not_judged() -> None:
-    found = judge_accuracy([90.0, 90.0], [95.0, 95.0])
-    assert (found.verdict, found.points, found.interval, found.p) == ("not shown", 5.0, None, None)
-    assert judge_accuracy([90.0, 90.0], [95.0, 95.1]).verdict == "not inferior"
 
 
 def test_a_speed_up_that_costs_accuracy_is_called_that() -> None:
