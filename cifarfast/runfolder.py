@@ -4,6 +4,7 @@
     metrics.jsonl            one line an epoch, appended as it ends
     predictions.safetensors  what the network says about the test images, after the last epoch
     checkpoints/             how far training has come, the last two
+    diverged.json            why training came to no end, where it diverged
     lr_range.json            the range test that found max_lr (`cifarfast.range_record`), where there was one
     summary.json             what came out, written once at the end
     model.safetensors        the weights and buffers of the raw network
@@ -39,6 +40,7 @@ CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
 CHECKPOINTS_NAME = "checkpoints"
 SUMMARY_NAME = "summary.json"
+DIVERGED_NAME = "diverged.json"
 MODEL_NAME = "model.safetensors"
 _LOCK_NAME = ".lock"
 _MODEL_MAX_BYTES = 1 << 25
@@ -119,11 +121,31 @@ class RunFolder:
         """Write summary.json."""
         write_json(self.path / SUMMARY_NAME, sealed(summary))
 
+    def write_diverged(self, diverged: "Diverged") -> None:
+        """Write diverged.json."""
+        write_json(self.path / DIVERGED_NAME, sealed(diverged))
+
+    def withdraw_diverged(self) -> None:
+        """Remove diverged.json, if there is one: training goes on."""
+        (self.path / DIVERGED_NAME).unlink(missing_ok=True)
+
     def write_model(self, model: "torch.nn.Module") -> None:
         """Write model.safetensors: tensors under the raw module's names."""
         from cifarfast.tensorfile import write_tensors
 
         write_tensors(self.path / MODEL_NAME, model.state_dict())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diverged:
+    """The whole of diverged.json."""
+
+    schema: int = SCHEMA
+    """Version of this layout."""
+    epochs: int
+    """Epochs that were done."""
+    reason: str
+    """The step, what was not finite, and where."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +212,18 @@ def read_summary(path: Path) -> Summary | None:
     if (raw := _read(file)) is None:
         return None
     return decode_versioned(raw, Summary, schema=SCHEMA, where=file, hint="name another run")
+
+
+def read_diverged(path: Path) -> Diverged | None:
+    """Read diverged.json of a run folder; None while training has not diverged.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = path / DIVERGED_NAME
+    if (raw := _read(file)) is None:
+        return None
+    return decode_versioned(raw, Diverged, schema=SCHEMA, where=file, hint="remove the run, and train it again")
 
 
 def read_model(path: Path) -> "ResNet":

@@ -1,6 +1,6 @@
 """Everything that a run needs, built from what it was asked to do: data, device, loaders, network and step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,8 +16,26 @@ from cifarfast.loaders.base import Feed, Loader
 from cifarfast.model import build_model
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
-from cifarfast.step import TrainStep
+from cifarfast.step import TrainStep, compiled_part
 from cifarfast.summary import Data, Effective, data_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What all runs with one set of data and one runtime share, opened once however many there are."""
+
+    data: Path
+    """The converted folder."""
+    runtime: Runtime
+    """What was asked of the machine."""
+    manifest: Manifest
+    """What is in the folder."""
+    device: Device
+    """Where it runs."""
+    fingerprint: Fingerprint
+    """On what it runs."""
+    steps: dict[Recipe, TrainStep] = field(default_factory=dict)
+    """The step of the last run with each `compiled_part` of a recipe, for the next one to take over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,30 +82,69 @@ class Setup:
         )
 
 
-def set_up(config: RunConfig) -> Setup:
+def open_site(config: RunConfig, manifest: Manifest | None = None) -> Site:
+    """Check the data and open the device.
+
+    Args:
+        manifest: of the data, where it has been checked.
+
+    Raises:
+        UserError: the data or the device is unusable.
+    """
+    manifest = manifest or check_folder(config.data, full=config.verify)
+    device = open_device(config.runtime, note)
+    return Site(
+        data=config.data,
+        runtime=config.runtime,
+        manifest=manifest,
+        device=device,
+        fingerprint=take_fingerprint(device),
+    )
+
+
+def set_up(config: RunConfig, site: Site | None = None) -> Setup:
     """Check the data, then build.
+
+    Args:
+        site: of earlier runs with the same data and runtime, none of which is under way. Data and device are not
+            opened again, and a step that one of them compiled is taken over where it fits.
 
     Raises:
         UserError: the data, the device or a size is unusable.
+        ValueError: the site is of other data or another runtime.
     """
     recipe, runtime, seed = config.recipe, config.runtime, config.seed
-    manifest = check_folder(config.data, full=config.verify)
+    if site is not None and (site.data, site.runtime) != (config.data, runtime):
+        raise ValueError(f"this site is for {site.data} and {site.runtime}, not for {config.data} and {runtime}")
+    manifest = site.manifest if site else check_folder(config.data, full=config.verify)
     train_feed = feed_of(config.data, manifest, "train", recipe, config.train_images, seed)
     test_feed = feed_of(config.data, manifest, "test", recipe, config.test_images, seed)
-    device = open_device(runtime, note)
+    site = site or open_site(config, manifest)
+    device = site.device
     train_loader = loader_of(train_feed, recipe, runtime, device, manifest)
     test_loader = loader_of(test_feed, recipe, runtime, device, manifest)
     check_unchanged(config.data, manifest)
-    model = device.place(build_model(dropout=recipe.dropout, seed=seed))
     return Setup(
         config=config,
         manifest=manifest,
         device=device,
-        fingerprint=take_fingerprint(device),
+        fingerprint=site.fingerprint,
         train_loader=train_loader,
         test_loader=test_loader,
-        step=TrainStep(model, recipe, device, mean=manifest.mean, std=manifest.std, seed=seed),
+        step=_untrained(site, recipe, seed),
     )
+
+
+def _untrained(site: Site, recipe: Recipe, seed: int) -> TrainStep:
+    """A step at its beginning: that of an earlier run where it fits, else a new one."""
+    model, manifest = build_model(dropout=recipe.dropout, seed=seed), site.manifest
+    if step := site.steps.get(compiled_part(recipe)):
+        step.reset(model, recipe, seed=seed)
+        return step
+    placed = site.device.place(model)
+    step = TrainStep(placed, recipe, site.device, mean=manifest.mean, std=manifest.std, seed=seed)
+    site.steps[compiled_part(recipe)] = step
+    return step
 
 
 def feed_of(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: int | None, seed: int) -> Feed:

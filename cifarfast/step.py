@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional as F
@@ -22,6 +22,11 @@ from cifarfast.schedule import OneCycle
 # fp16 skips a step and halves its loss scale when gradients overflow, which is how it finds the scale.
 # The initial 2**16 is used up after 16 halvings: a longer streak is not the scale's fault.
 MAX_FP16_SKIPS_IN_A_ROW = 20
+# Only schedule, optimizer and reports read these; whatever else a recipe says may be a constant of compiled code.
+_NEVER_COMPILED = (
+    "name", "target_accuracy", "epochs", "max_lr", "div_factor", "final_div_factor", "pct_start", "anneal",
+    "cycle_momentum", "base_momentum", "max_momentum", "weight_decay",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,12 @@ class Statistics:
         return {"sums": self._sums}
 
 
+def compiled_part(recipe: Recipe) -> Recipe:
+    """What of a recipe a compiled step depends on; the rest is as in `Recipe()`."""
+    usual = Recipe()
+    return replace(recipe, **{name: getattr(usual, name) for name in _NEVER_COMPILED})
+
+
 class TrainStep:
     """Augment, forward, backward, guard, update.
 
@@ -74,19 +85,37 @@ class TrainStep:
     ) -> None:
         self.model = model
         self.mean, self.std = (device.send(torch.tensor(values)) for values in (mean, std))
-        self.optimizer = build_optimizer(model, recipe)
-        self.scaler = device.scaler()
-        self.statistics = Statistics(device.target)
-        parameters = [name for name, _ in model.named_parameters()]
-        running = [name for name, buffer in model.named_buffers() if buffer.is_floating_point()]
+        self._device = device
+        self._augment, self._forward = augment, self._loss
+        self.compiled = False
+        self._begin(recipe, seed)
+
+    def _begin(self, recipe: Recipe, seed: int) -> None:
+        """All that a run has beside its weights, as it is before the first step."""
+        self.recipe, self._seed = recipe, seed
+        self._drops = dropout_threshold(recipe.dropout) > 0
+        self.optimizer = build_optimizer(self.model, recipe)
+        self.scaler = self._device.scaler()
+        self.statistics = Statistics(self._device.target)
+        parameters = [name for name, _ in self.model.named_parameters()]
+        running = [name for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
         self.guard = FiniteGuard(
-            device.target,
+            self._device.target,
             {"gradient": parameters, "weight": parameters, "running statistic": running},
             allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0,
         )
-        self.recipe, self._device, self._seed = recipe, device, seed
-        self._augment, self._forward = augment, self._loss
-        self._drops = dropout_threshold(recipe.dropout) > 0
+
+    def reset(self, model: ResNet, recipe: Recipe, *, seed: int) -> None:
+        """Begin another run, as a new step would, but with what is compiled already.
+
+        Args:
+            model: an untrained network for this recipe; its weights and buffers are copied.
+            recipe: one with the same `compiled_part`.
+            seed: as for a new step.
+        """
+        self.model.load_state_dict(model.state_dict())
+        self.model.zero_grad()
+        self._begin(recipe, seed)
 
     def __call__(self, batch: Batch, *, augmented: bool, epoch: int, number: int, position: int) -> None:
         """Train on batch `number` of `epoch`, which is step `position` of the run.
@@ -220,6 +249,7 @@ class TrainStep:
         finally:
             self.optimizer.zero_grad()
             self.model.load_state_dict(buffers, strict=False)
+        self.compiled = True
         return time.perf_counter() - start
 
     def _watched(self) -> list[torch.Tensor]:

@@ -103,7 +103,8 @@ class Compile:
     seconds: float
     """From the first call to its end, one step on noise included."""
     cache: str | None
-    """`warm` if every kernel came from the compile cache, `cold` if any did not, null if unknown."""
+    """`warm` if every kernel came from the compile cache, `cold` if any did not, null if unknown; `in-process` where an
+    earlier run of the same process had compiled the step, and this one spent nothing on it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 from cifarfast.checkpoint import Checkpoints, Progress, restore
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig, SavedConfig, run_config, saved_config
-from cifarfast.device import compile_cache
+from cifarfast.dataset.manifest import Manifest
+from cifarfast.device import compile_cache, forget_compilations
 from cifarfast.door import note
-from cifarfast.errors import Stopped, UserError
+from cifarfast.errors import NonFiniteError, Stopped, UserError
 from cifarfast.loop import run_epochs
 from cifarfast.lr_range import range_of_setup
 from cifarfast.metrics import EpochRow
@@ -19,10 +20,10 @@ from cifarfast.model import flops_per_image
 from cifarfast.range_record import check_no_range, read_range, write_range
 from cifarfast.range_test import Sweep
 from cifarfast.recipe import Recipe
-from cifarfast.runfolder import RunFolder, read_config, read_summary
+from cifarfast.runfolder import Diverged, RunFolder, read_config, read_summary
 from cifarfast.runtime import Runtime
 from cifarfast.schedule import one_cycle
-from cifarfast.setup import Setup, set_up
+from cifarfast.setup import Setup, Site, set_up
 from cifarfast.stopwatch import Stopwatch
 from cifarfast.summary import Compile, Effective, RuntimeRecord, Summary, of_rows
 
@@ -42,6 +43,7 @@ def fit(
     sweep: Sweep | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     on_epoch: OnEpoch = lambda row: None,
+    site: Site | None = None,
 ) -> Summary:
     """Train one network from scratch and leave a run folder.
 
@@ -56,6 +58,8 @@ def fit(
             says, and the other rates of the schedule keep their ratios to it.
         checkpoint_minutes: longest time between two checkpoints; there is one at the end of every epoch too.
         on_epoch: told of every epoch as it ends.
+        site: where earlier runs were executed, with what they have compiled, as in `set_up`. The run is the same,
+            bit for bit, with and without.
 
     Raises:
         UserError: the data, the folder, the device or a size is unusable, or the range test suggests no rate;
@@ -74,7 +78,7 @@ def fit(
         verify=verify,
         sweep=sweep,
     )
-    setup = set_up(config)
+    setup = set_up(config, site)
     with RunFolder(out) as folder:
         if sweep is not None:
             check_no_range(out)
@@ -89,6 +93,7 @@ def resume(
     *,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     on_epoch: OnEpoch = lambda row: None,
+    site: Site | None = None,
 ) -> Summary:
     """Go on with a run that was interrupted; it ends with the weights and metrics that it would have had, bit for bit.
 
@@ -99,7 +104,7 @@ def resume(
         run: its folder.
         config: as asked now, by default as the run was. What decides neither weights nor metrics may differ
             (workers, the place of the data), and there may be more epochs: the schedule stretches from here on.
-        checkpoint_minutes, on_epoch: as in `fit`.
+        checkpoint_minutes, on_epoch, site: as in `fit`.
 
     Raises:
         UserError: the folder holds no run or is in use, something else was asked than the run was, or as in `fit`.
@@ -109,14 +114,14 @@ def resume(
     with RunFolder(run, resume=True) as folder:
         saved = read_config(run)
         config = run_config(config or saved)
-        if changed := _changed_flags(saved, config):
+        if changed := changed_flags(saved, config):
             raise UserError(f"{run} was not begun with {', '.join(changed)}: leave that out, or start another run")
         summary = read_summary(run)
         if summary is not None and summary.epochs == config.recipe.epochs:
             note(f"{run} is complete: nothing to resume (more --epochs go on from here)")
             return summary
-        setup = set_up(replace(config, sweep=saved.sweep))
-        if (setup.manifest.train.sha256, setup.manifest.test.sha256) != (saved.train_sha256, saved.test_sha256):
+        setup = set_up(replace(config, sweep=saved.sweep), site)
+        if not of_data(saved, setup.manifest):
             raise UserError(f"{config.data} holds other data than {run} was begun with: name that with --data")
         return _train(setup, folder, saved.started or _now(), start, checkpoint_minutes, on_epoch)
 
@@ -125,8 +130,8 @@ def _train(
     setup: Setup, folder: RunFolder, started: str, start: float, checkpoint_minutes: float, on_epoch: OnEpoch
 ) -> Summary:
     step, device = setup.step, setup.device
-    compile_seconds = step.compile(note) if setup.config.runtime.compile else None
-    effective = setup.effective(compiled=compile_seconds is not None)
+    compiled = _compiled(setup)
+    effective = setup.effective(compiled=compiled is not None)
     config = _with_found_lr(setup, effective, folder, start)
     schedule = one_cycle(config.recipe, setup.train_loader.feed.batches())
     watch = Stopwatch(device.synchronize)
@@ -143,9 +148,14 @@ def _train(
         progress.resumed_at.append(progress.steps(schedule.steps_per_epoch))
     folder.write_config(saved_config(config, setup.manifest, started=started))
     folder.rewrite(progress.rows)
+    folder.withdraw_diverged()
     checkpoints = Checkpoints(folder.checkpoints, effective, minutes=checkpoint_minutes, first=first)
-    with watch.span("run"), checkpoints:
-        run_epochs(setup, schedule, progress, watch, folder, checkpoints, on_epoch)
+    try:
+        with watch.span("run"), checkpoints:
+            run_epochs(setup, schedule, progress, watch, folder, checkpoints, on_epoch)
+    except NonFiniteError as error:
+        folder.write_diverged(Diverged(epochs=progress.epoch, reason=str(error)))
+        raise
     folder.write_model(step.model)
     data = setup.data()
     summary = Summary(
@@ -161,7 +171,7 @@ def _train(
         resumed_at=progress.resumed_at,
         model_parameters=sum(p.numel() for p in step.model.parameters() if p.requires_grad),
         flops_per_image=flops_per_image(),
-        compile_seconds=None if compile_seconds is None else Compile(seconds=compile_seconds, cache=compile_cache()),
+        compile_seconds=compiled,
         skipped_steps=step.guard.skipped_steps(),
         **of_rows(config.recipe, data, progress.rows),
     )
@@ -191,7 +201,24 @@ def _with_found_lr(setup: Setup, effective: Effective, folder: RunFolder, start:
     return replace(config, recipe=replace(config.recipe, max_lr=found.lr))
 
 
-def _changed_flags(saved: SavedConfig, now: RunConfig) -> list[str]:
+def _compiled(setup: Setup) -> Compile | None:
+    """What compiling the step cost, where that is asked for and works; nothing where an earlier run has done it."""
+    step = setup.step
+    if not setup.config.runtime.compile:
+        return None
+    if step.compiled:
+        return Compile(seconds=0.0, cache="in-process")
+    forget_compilations()
+    seconds = step.compile(note)
+    return None if seconds is None else Compile(seconds=seconds, cache=compile_cache())
+
+
+def of_data(saved: SavedConfig, manifest: Manifest) -> bool:
+    """Whether a run was begun with this data."""
+    return (manifest.train.sha256, manifest.test.sha256) == (saved.train_sha256, saved.test_sha256)
+
+
+def changed_flags(saved: SavedConfig, now: RunConfig) -> list[str]:
     """The flags of `now` that would make it another run."""
     before, after = _flat(run_config(saved)), _flat(now)
     free = {"data", "verify", "workers"} | ({"epochs"} if after["epochs"] > before["epochs"] else set())

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import cifarfast
 from cifarfast import NonFiniteError, Recipe, RunConfig, Runtime, Stopped, UserError, door
 from cifarfast.config import run_config
-from cifarfast.runfolder import read_run
+from cifarfast.runfolder import read_diverged, read_run
 from cifarfast.schedule import one_cycle
 from cifarfast.step import Statistics, TrainStep, evaluate
 from tests.dying import run_in_a_process
@@ -274,8 +274,12 @@ def test_what_diverged_can_go_on_from_its_last_good_checkpoint(
             fit(asked, run, checkpoint_minutes=1e-9)
     newest = load_file(max((run / "checkpoints").iterdir()))
     assert all(tensor.isfinite().all() for tensor in newest.values())
+    diverged = read_diverged(run)
+    assert diverged is not None
+    assert diverged.epochs == 1
     cifarfast.resume(run)
     assert_same(run, uninterrupted(asked))
+    assert read_diverged(run) is None
 
 
 @pytest.fixture

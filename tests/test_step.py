@@ -17,7 +17,8 @@ from cifarfast.model import build_model
 from cifarfast.randomness import generator
 from cifarfast.recipe import Augmentation, Recipe
 from cifarfast.schedule import one_cycle
-from cifarfast.step import Statistics, TrainStep, evaluate
+from cifarfast.step import Statistics, TrainStep, compiled_part, evaluate
+from tests.tiny import build_tiny
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PLAIN = Recipe(
@@ -338,3 +339,50 @@ def test_evaluation_is_exact_and_changes_nothing() -> None:
     assert score.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert score.accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
     assert score.images == 19
+
+
+def tiny_run(step: TrainStep) -> dict[str, torch.Tensor]:
+    """All that three steps leave behind."""
+    step.set(lr=1e-3, momentum=0.9)
+    advance(step, 3)
+    return {name: tensor.clone() for name, tensor in step.tensors().items()}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_step_that_begins_again_is_a_new_one(compiled: bool) -> None:
+    first = replace(PLAIN, dropout=0.5)
+    second = replace(first, name="another", weight_decay=0.1, epochs=3, max_lr=0.1)
+
+    def new(recipe: Recipe, seed: int) -> TrainStep:
+        step = TrainStep(build_tiny(seed=seed), recipe, device(), mean=MEAN, std=STD, seed=seed)
+        assert not compiled or step.compile(pytest.fail) is not None
+        return step
+
+    step, there = new(first, 1), new(second, 2)
+    assert (step.compiled, there.compiled) == (compiled, compiled)
+    one, other = tiny_run(step), tiny_run(there)
+    assert not torch.equal(one["model.conv.weight"], other["model.conv.weight"])
+    with torch.no_grad():
+        step.model.head.weight[0, 0] = NAN
+    take(step, 3)
+    assert step.guard.fatal_step() == 3
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        step.reset(build_tiny(seed=2), second, seed=2)
+        assert step.compiled == compiled
+        assert "optimizer.conv.weight.exp_avg" not in step.tensors()
+        again = tiny_run(step)
+        step.reset(build_tiny(seed=1), first, seed=1)
+        back = tiny_run(step)
+    for expected, found in ((other, again), (one, back)):
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_what_is_compiled_is_all_but_schedule_and_optimizer() -> None:
+    usual = Recipe()
+    free = replace(usual, name="mine", target_accuracy=0.5, epochs=3, max_lr=1.0, anneal="linear", weight_decay=0.1)
+    assert compiled_part(free) == compiled_part(usual)
+    holes = replace(usual.augmentation, cutout_size=4)
+    for change in ({"batch_size": 8}, {"dropout": 0.0}, {"label_smoothing": 0.1}, {"augmentation": holes}):
+        assert compiled_part(replace(free, **change)) != compiled_part(usual)
+        assert compiled_part(replace(free, **change)) == compiled_part(replace(usual, **change))

@@ -14,6 +14,7 @@ import cifarfast
 from cifarfast import NonFiniteError, Recipe, Runtime, UserError
 from cifarfast.dataset.manifest import read_manifest
 from cifarfast.predictions import read_predictions
+from cifarfast.runfolder import Diverged, read_diverged
 from cifarfast.summary import Summary
 
 TINY = Recipe(batch_size=16, epochs=2)
@@ -110,6 +111,7 @@ def test_divergence_stops_the_run_before_the_weights(data: Path, tmp_path: Path)
     assert "\n" not in str(stopped.value)
     assert not (tmp_path / "run" / "summary.json").exists()
     assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert read_diverged(tmp_path / "run") == Diverged(epochs=0, reason=str(stopped.value))
 
 
 def test_the_torchvision_loader_trains(data: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from cifarfast.model import ResNet
 from cifarfast.predictions import PREDICTIONS_NAME, read_predictions, write_predictions
 from cifarfast.range_record import RANGE_NAME, read_range
 from cifarfast.records import sealed
-from cifarfast.runfolder import RunFolder, read_model, read_run
+from cifarfast.runfolder import Diverged, RunFolder, read_diverged, read_model, read_run
 from cifarfast.step import TrainStep
 from cifarfast.tensorfile import read_tensors, write_tensors
 from data_prep.sources import open_source
@@ -193,6 +193,12 @@ def _read_run(folder: Path) -> dict[str, Any]:
 def _rows_from_the_first_on(good: dict[str, Any], found: dict[str, Any]) -> bool:
     rows = found["rows"]
     return bool(rows == good["rows"][: len(rows)] and {**found, "rows": None} == {**good, "rows": None})
+
+
+def _write_diverged(folder: Path) -> Path:
+    with RunFolder(folder / "run") as run:
+        run.write_diverged(Diverged(epochs=3, reason="training diverged at step 12"))
+    return folder / "run" / "diverged.json"
 
 
 def _write_range(folder: Path) -> Path:
@@ -386,6 +392,9 @@ TARGETS = (
         detected=0.8,
     ),
     Target(name="summary.json", write=_write_run("summary.json"), read=_read_run, is_json=True),
+    Target(
+        name="diverged.json", write=_write_diverged, read=lambda folder: read_diverged(folder / "run"), is_json=True
+    ),
     Target(
         name="lr_range.json",
         write=_write_range,
