@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from cifarfast.checks import below
-from cifarfast.door import parse, run
+from cifarfast.door import parse, print_columns, run
 from cifarfast.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _print_files(found: "FileComparison") -> None:
         print(one_line(f"{name}: {origin.path}, measured {origin.date}, {commit}"))
     print()
     heading = ("benchmark", "rounds", "B times as fast as A", "p", "test", "verdict")
-    _print_columns([heading, *map(_row, found.benchmarks)])
+    print_columns([heading, *map(_row, found.benchmarks)])
     for only in found.unmatched:
         reason = f": {only.reason}" if only.reason else ""
         print(one_line(f"{only.group} {only.name}: only in {'A' if only.only == 'before' else 'B'}{reason}"))
@@ -109,7 +109,7 @@ def _print_files(found: "FileComparison") -> None:
 
 def _print_runs(found: "RunComparison") -> None:
     heading = ("", "runs", "test accuracy", "seconds of an epoch", "folder")
-    _print_columns([heading, _set("A", found.before), _set("B", found.after)])
+    print_columns([heading, _set("A", found.before), _set("B", found.after)])
     for change in found.changes:
         print(one_line(f"differs: {change}"))
     accuracy, speed = found.accuracy, found.speed
@@ -136,14 +136,6 @@ def _set(name: str, runs: "RunSet") -> tuple[str, ...]:
 
 def _interval(interval: "Interval") -> str:
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
-
-
-def _print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """One line a row, whatever the width of the terminal."""
-    clean = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
-    for row in clean:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 if __name__ == "__main__":

@@ -109,6 +109,14 @@ def note(message: str) -> None:
     print(one_line(message), file=sys.stderr, flush=True)
 
 
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """A table, one line a row, whatever the width of the terminal."""
+    clean = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
+    for row in clean:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def fail(message: str, code: int) -> NoReturn:
     """Print one line on stderr and leave."""
     note("error: " + message)

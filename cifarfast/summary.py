@@ -219,6 +219,27 @@ def data_of(manifest: Manifest, *, train_images: int, test_images: int, verified
     )
 
 
+def machine(summary: Summary) -> str:
+    """On what a run ran, beside the name of its processor."""
+    effective, fingerprint = summary.runtime.effective, summary.fingerprint
+    parts = [
+        f"{effective.threads} threads, {fingerprint.cpu_isa}"
+        if fingerprint.gpu is None
+        else f"CUDA {fingerprint.cuda}",
+        effective.precision,
+        "compiled" if effective.compile else "eager",
+        f"torch {fingerprint.packages.get('torch')}",
+    ]
+    return ", ".join(parts)
+
+
+def where(summary: Summary) -> str:
+    """All that a reader needs to know of where the seconds of a run are from."""
+    effective, fingerprint = summary.runtime.effective, summary.fingerprint
+    layout = "channels-last" if effective.channels_last else "contiguous"
+    return f"{fingerprint.gpu or fingerprint.cpu}, {machine(summary)}, {layout}, loader {effective.loader}"
+
+
 def target_met(recipe: Recipe, data: Data, last: EpochRow) -> bool | None:
     """Whether the run reached its recipe's target; None where the question makes no sense."""
     full_length = last.epoch == RECIPES.get(recipe.name, recipe).epochs

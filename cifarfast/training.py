@@ -114,7 +114,7 @@ def resume(
     with RunFolder(run, resume=True) as folder:
         saved = read_config(run)
         config = run_config(config or saved)
-        if changed := changed_flags(saved, config):
+        if changed := changed_flags(saved, config, longer=True):
             raise UserError(f"{run} was not begun with {', '.join(changed)}: leave that out, or start another run")
         summary = read_summary(run)
         if summary is not None and summary.epochs == config.recipe.epochs:
@@ -218,10 +218,10 @@ def of_data(saved: SavedConfig, manifest: Manifest) -> bool:
     return (manifest.train.sha256, manifest.test.sha256) == (saved.train_sha256, saved.test_sha256)
 
 
-def changed_flags(saved: SavedConfig, now: RunConfig) -> list[str]:
-    """The flags of `now` that would make it another run."""
+def changed_flags(saved: SavedConfig, now: RunConfig, *, longer: bool = False) -> list[str]:
+    """The flags of `now` that would make it another run; where it may be `longer`, more epochs do not."""
     before, after = _flat(run_config(saved)), _flat(now)
-    free = {"data", "verify", "workers"} | ({"epochs"} if after["epochs"] > before["epochs"] else set())
+    free = {"data", "verify", "workers"} | ({"epochs"} if longer and after["epochs"] > before["epochs"] else set())
     return [
         f"--{name.replace('_', '-')} {value} (but {before[name]})"
         for name, value in after.items()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarfast.config import RunConfig, run_config
+from cifarfast.studying.plan import Plan
 
 # Where the process may die: the function, and whether before or after its body.
 KILL_POINTS = {
@@ -54,7 +55,16 @@ def run_in_a_process(
         die_at: which of the kill points, and at which call.
         tiny: with the tiny network, so that what takes time is not the arithmetic.
     """
-    process = _context.Process(target=_run, args=(out, config, resume, die_at, checkpoint_minutes, tiny))
+    return _exit_code(_run, out, config, resume, die_at, checkpoint_minutes, tiny)
+
+
+def study_in_a_process(plan: Plan, *, die_at: tuple[str, int] | None = None, checkpoint_minutes: float = 10.0) -> int:
+    """Train what a study is still missing, with the tiny network; otherwise as `run_in_a_process`."""
+    return _exit_code(_study, plan, die_at, checkpoint_minutes)
+
+
+def _exit_code(function: Callable[..., None], *args: object) -> int:
+    process = _context.Process(target=function, args=args)
     process.start()
     process.join(timeout=240)
     assert process.exitcode is not None
@@ -64,9 +74,25 @@ def run_in_a_process(
 def _run(
     out: Path, config: RunConfig, resume: bool, die_at: tuple[str, int] | None, checkpoint_minutes: float, tiny: bool
 ) -> None:
+    import cifarfast
+
+    _prepare(die_at, tiny=tiny)
+    if resume:
+        cifarfast.resume(out, checkpoint_minutes=checkpoint_minutes)
+    else:
+        cifarfast.fit(**vars(run_config(config)), out=out, checkpoint_minutes=checkpoint_minutes)
+
+
+def _study(plan: Plan, die_at: tuple[str, int] | None, checkpoint_minutes: float) -> None:
+    from cifarfast.studying.course import run_study
+
+    _prepare(die_at, tiny=True)
+    run_study(plan, checkpoint_minutes=checkpoint_minutes)
+
+
+def _prepare(die_at: tuple[str, int] | None, *, tiny: bool) -> None:
     import torch
 
-    import cifarfast
     from cifarfast import setup
     from tests.tiny import build_tiny
 
@@ -78,10 +104,6 @@ def _run(
     if die_at is not None:
         point, count = die_at
         _arm(*KILL_POINTS[point], count)
-    if resume:
-        cifarfast.resume(out, checkpoint_minutes=checkpoint_minutes)
-    else:
-        cifarfast.fit(**vars(run_config(config)), out=out, checkpoint_minutes=checkpoint_minutes)
 
 
 def _arm(module: str, name: str, when: str, count: int) -> None:

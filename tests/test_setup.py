@@ -18,6 +18,7 @@ DOORS = [
     "cifarfast.find_lr",
     "cifarfast.predict",
     "cifarfast.report",
+    "cifarfast.study",
     "cifarfast.train",
     "data_prep.to_ffcv",
 ]

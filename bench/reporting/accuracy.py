@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from cifarfast.comparable import differing, flat
 from cifarfast.errors import UserError
 from cifarfast.recipe import RECIPES, Recipe
-from cifarfast.reporting.page import machine
 from cifarfast.runfolder import Run
-from cifarfast.summary import Summary, target_met
+from cifarfast.summary import Summary, target_met, where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +141,8 @@ def _accuracy(recipe: Recipe, runs: Mapping[str, Summary]) -> Accuracy:
 def _epoch_times(runs: Iterable[Summary]) -> list[EpochTime]:
     times: dict[str, list[float]] = {}
     for run in runs:
-        effective, fingerprint = run.runtime.effective, run.fingerprint
-        layout = "channels-last" if effective.channels_last else "contiguous"
-        where = f"{fingerprint.gpu or fingerprint.cpu}, {machine(run)}, {layout}, loader {effective.loader}"
-        times.setdefault(where, []).append(run.epoch_seconds.median or run.epoch_seconds.first)
+        times.setdefault(where(run), []).append(run.epoch_seconds.median or run.epoch_seconds.first)
     return [
-        EpochTime(machine=where, seconds=statistics.median(found), low=min(found), high=max(found), n=len(found))
-        for where, found in times.items()
+        EpochTime(machine=place, seconds=statistics.median(found), low=min(found), high=max(found), n=len(found))
+        for place, found in times.items()
     ]

@@ -1,20 +1,18 @@
 """The page of several runs, their curves over one another."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from cifarfast.comparable import flat
 from cifarfast.errors import UserError
-from cifarfast.reporting.page import machine
 from cifarfast.reporting.plots import overlaid
 from cifarfast.reporting.style import Plot, styled
-from cifarfast.reporting.writing import percent, render, write
+from cifarfast.reporting.writing import letters, percent, render, write
 from cifarfast.runfolder import Run, read_run
-from cifarfast.summary import spread
+from cifarfast.summary import machine, spread
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
@@ -30,16 +28,11 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     for run in runs:
         if not run.rows:
             raise UserError(f"{run.path} has finished no epoch yet: leave it out, or wait")
-    lettered = dict(zip(_letters(), runs, strict=False))
+    lettered = dict(zip(letters(), runs, strict=False))
     with styled():
         plots = _draw(lettered)
     write(out, render("comparison.html.j2", _context(lettered, plots)), plots, {})
     return out
-
-
-def _letters() -> Iterator[str]:
-    for number in count():
-        yield chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
 
 
 def _draw(runs: Mapping[str, Run]) -> list[Plot]:

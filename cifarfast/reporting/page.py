@@ -18,7 +18,7 @@ from cifarfast.reporting.style import Plot, styled
 from cifarfast.reporting.writing import duration, render, write
 from cifarfast.runfolder import Run
 from cifarfast.schedule import OneCycle, one_cycle
-from cifarfast.summary import Data, Summary, spread
+from cifarfast.summary import Data, Summary, machine, spread
 
 REPORT_NAME = "report.html"
 _STOPPED = {
@@ -64,20 +64,6 @@ def write_report(
     }
     write(page, render("report.html.j2", _context(evidence, drawn)), drawn.values(), sheets)
     return page
-
-
-def machine(summary: Summary) -> str:
-    """On what a run ran, beside the name of its processor."""
-    effective, fingerprint = summary.runtime.effective, summary.fingerprint
-    parts = [
-        f"{effective.threads} threads, {fingerprint.cpu_isa}"
-        if fingerprint.gpu is None
-        else f"CUDA {fingerprint.cuda}",
-        effective.precision,
-        "compiled" if effective.compile else "eager",
-        f"torch {fingerprint.packages.get('torch')}",
-    ]
-    return ", ".join(parts)
 
 
 def _draw(evidence: Evidence) -> list[Plot]:

@@ -179,7 +179,7 @@ def overlaid(
     axes.set_xlabel(across)
     axes.margins(x=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=across == "epoch"))
-    _label_ends(axes, labels)
+    label_ends(axes, labels)
     told = "; ".join(f"{letter} ends at {y[-1]:.4g}{unit}" for letter, _, y in runs)
     return sheet.finish(f"{title}, one curve a run: {told}.")
 
@@ -194,7 +194,7 @@ def _curves(
     for _, colour, values in curves:
         axes.plot(epochs, values, color=colour, marker="o", markersize=3.5, clip_on=False)
     _epochs(axes, epochs[0], max(epochs[-1], epochs[0] + 1))
-    _label_ends(axes, [*((label, colour, values[-1]) for label, colour, values in curves), *levels])
+    label_ends(axes, [*((label, colour, values[-1]) for label, colour, values in curves), *levels])
 
 
 def _steps(axes: Axes, one_cycle: OneCycle) -> None:
@@ -225,7 +225,7 @@ def _round_epochs(first: int, last: int) -> list[int]:
     return [first, *(epoch for epoch in between if min(epoch - first, last - epoch) > step / 2), last]
 
 
-def _label_ends(axes: Axes, labels: Sequence[tuple[str, str, float]]) -> None:
+def label_ends(axes: Axes, labels: Sequence[tuple[str, str, float]]) -> None:
     """Names at the right of the axes, at the heights of what they name, moved apart where they would overlap."""
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # fixes the limits
     height = axes.get_window_extent().height * 72 / axes.figure.dpi

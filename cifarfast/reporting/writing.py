@@ -1,7 +1,8 @@
 """Templates and files: what the pages share."""
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def write(page: Path, text: str, plots: Iterable[Plot], photographs: Mapping[str
         with replacing(folder / f"{name}.png") as temporary:
             temporary.write_bytes(png)
     write_text(page, text)
+
+
+def letters() -> Iterator[str]:
+    """A to Z, then A1 to Z1 and so on: names for what is drawn."""
+    for number in itertools.count():
+        yield chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
 
 
 def percent(share: float, digits: int = 2) -> str:

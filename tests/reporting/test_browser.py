@@ -13,10 +13,12 @@ import pytest
 from bench.reporting.page import write_report as write_bench_report
 from cifarfast.reporting.comparison import write_comparison
 from cifarfast.reporting.page import write_report
+from cifarfast.reporting.study import write_study
 from cifarfast.reporting.style import PALETTE
 from tests.bench.made import everything, write_bench
 from tests.reporting.conftest import MakeRun
 from tests.reporting.test_page import NAMES
+from tests.reporting.test_study import write_two_recipes
 
 webdriver = pytest.importorskip("selenium.webdriver")
 
@@ -106,16 +108,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A report, one with names that could do harm, a comparison, and a report of benchmarks."""
+    """A report, one with names that could do harm, a comparison, a report of benchmarks, and a study."""
     folder = tmp_path_factory.mktemp("pages")
     plain, hostile = make_run(folder / "plain", kind="cifar10"), make_run(folder / "hostile <b> #?%", class_names=NAMES)
     bench = write_bench(folder / "bench.json", everything(), skipped=[{"group": NAMES[0], "name": "a", "reason": "b"}])
+    write_two_recipes(folder / "study <b> #?%")
     benchmarks, _, _ = write_bench_report([bench], [plain, hostile], folder / "benchmarks")
     return {
         "benchmarks": benchmarks,
         "report": write_report(plain),
         "hostile": write_report(hostile),
         "comparison": write_comparison([plain, hostile, plain], folder / "comparison" / "report.html"),
+        "study": write_study(folder / "study <b> #?%", margin=0.25)[1],
     }
 
 
@@ -128,7 +132,7 @@ def screenshots(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
-@pytest.mark.parametrize("name", ["report", "hostile", "comparison", "benchmarks"])
+@pytest.mark.parametrize("name", ["report", "hostile", "comparison", "benchmarks", "study"])
 def test_a_page(
     browser: Browser, pages: dict[str, Path], screenshots: Path, name: str, width: int, scheme: str
 ) -> None:

@@ -1,11 +1,10 @@
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from cifarfast.errors import UserError
-from cifarfast.reporting.comparison import _letters, write_comparison
+from cifarfast.reporting.comparison import write_comparison
 from tests.reporting.conftest import RECIPE, MakeRun
 from tests.reporting.pages import Page
 
@@ -53,13 +52,6 @@ def test_the_same_run_twice_does_not_differ(run: Path, tmp_path: Path) -> None:
     page = Page.read(write_comparison([run, run], tmp_path / "page.html"))
     assert "Nothing: all of them were asked for the same." in page.text
     assert "Test accuracies from 60.00 % to 60.00 %." in page.text.replace("\u202f", " ")  # no repetition with n = 2
-
-
-def test_many_runs_have_letters_of_their_own() -> None:
-    letters = list(islice(_letters(), 60))
-    assert letters[:2] == ["A", "B"]
-    assert letters[25:28] == ["Z", "A1", "B1"]
-    assert len(set(letters)) == 60
 
 
 def test_a_run_without_epochs_is_refused(run: Path, make_run: MakeRun, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_labels_at_the_ends_of_lines_do_not_overlap(values: list[float]) -> None
     with styled():
         sheet = Sheet("labels", height=270)
         sheet.axes.set_ylim(0, 1)
-        plots._label_ends(sheet.axes, [(f"line {place}", "black", value) for place, value in enumerate(values)])
+        plots.label_ends(sheet.axes, [(f"line {place}", "black", value) for place, value in enumerate(values)])
         plot = sheet.finish("")
     heights = {}
     for element in ElementTree.fromstring(plot.svg).iter(f"{SVG}text"):

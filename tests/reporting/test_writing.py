@@ -1,3 +1,4 @@
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from PIL import Image
 
 from cifarfast.reporting.pictures import data_uri, png, sheet
 from cifarfast.reporting.style import Plot
-from cifarfast.reporting.writing import duration, percent, seconds, shown, write
+from cifarfast.reporting.writing import duration, letters, percent, seconds, shown, write
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,10 @@ def test_a_sheet_holds_every_image_once() -> None:
     assert all(counts[:-1] == (3 * 32) ** 2)
     assert page[0, 0, 0] == 1
     assert page[3 * 34, 3 * 34 * 2, 0] == 11
+
+
+def test_many_runs_have_letters_of_their_own() -> None:
+    found = list(islice(letters(), 60))
+    assert found[:2] == ["A", "B"]
+    assert found[25:28] == ["Z", "A1", "B1"]
+    assert len(set(found)) == 60

@@ -1,0 +1,204 @@
+"""study.json: what the runs of a study say together. Accuracies are in percent and pooled over all machines."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cifarfast.accuracy import (
+    AccuracyVerdict,
+    Interval,
+    TargetVerdict,
+    judge_accuracy,
+    judge_target,
+    mean_interval,
+)
+from cifarfast.comparable import flat, machine_facts
+from cifarfast.files import write_json
+from cifarfast.recipe import Recipe
+from cifarfast.records import sealed
+from cifarfast.studying.runs import State, StudyRun
+from cifarfast.summary import Data, Summary, where
+
+SCHEMA = 1
+STUDY_NAME = "study.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """When an accuracy was reached."""
+
+    accuracy: float
+    """Test accuracy, in percent."""
+    reached: int
+    """Runs that reached it."""
+    n: int
+    """Runs."""
+    seconds: float | None
+    """Median of the training seconds until then, where a run that never came there counts as later than all others;
+    null if that is the median."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineFigures:
+    """The seconds of a recipe's runs on one machine, executed one way."""
+
+    machine: str
+    """The processor and how it was used."""
+    n: int
+    """Runs."""
+    epoch_seconds: float
+    """Median of the runs' medians (of their first epoch where there is no other); training alone."""
+    levels: list[Level]
+    """80 %, 90 %, 94 % and the target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFigures:
+    """The runs of one recipe."""
+
+    name: str
+    """Name of its folder."""
+    recipe: Recipe
+    """What was learned."""
+    n: int
+    """Finished runs: all that follows is of these."""
+    seeds: list[int]
+    """Their seeds."""
+    diverged: list[int]
+    """Seeds of the runs that diverged, and so have no accuracy."""
+    unfinished: list[int]
+    """Seeds of the runs that were begun and not ended yet."""
+    mean: float | None
+    """Mean test accuracy after the last epoch; null of no run."""
+    std: float | None
+    """Standard deviation of the runs, in points; null of less than two."""
+    interval: Interval | None
+    """The mean with its 95 % interval (Student's t); null likewise."""
+    best: float | None
+    """Highest test accuracy."""
+    worst: float | None
+    """Lowest."""
+    target: TargetVerdict | None
+    """The mean held against the recipe's target; null unless these are whole runs on the whole, real CIFAR-10."""
+    machines: list[MachineFigures]
+    """Seconds, machine by machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A recipe held against the first."""
+
+    name: str
+    """The recipe."""
+    baseline: str
+    """The first one."""
+    accuracy: AccuracyVerdict
+    """By how many points it is better, and whether it lost no more than the margin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The whole of study.json."""
+
+    schema: int = SCHEMA
+    """Version of this layout."""
+    data: Data | None
+    """What was trained and tested on; null while no run is finished."""
+    margin: float
+    """Points of accuracy that may be lost."""
+    recipes: list[RecipeFigures]
+    """In the order in which they were named."""
+    differences: list[Difference]
+    """Of every other recipe with finished runs, where the first has some."""
+
+
+def figures_of(runs: Sequence[StudyRun], *, margin: float) -> Figures:
+    """What the runs of a study (`read_runs`) say together; the others are held against the first recipe.
+
+    Args:
+        margin: in points, see `judge_accuracy`.
+    """
+    recipes = {name: [run for run in runs if run.recipe == name] for name in dict.fromkeys(run.recipe for run in runs)}
+    accuracies = {name: _accuracies(_summaries(of_recipe)) for name, of_recipe in recipes.items()}
+    baseline = next(iter(recipes), "")
+    return Figures(
+        data=next((summary.data for summary in _summaries(runs)), None),
+        margin=margin,
+        recipes=[_recipe(name, of_recipe) for name, of_recipe in recipes.items()],
+        differences=[
+            Difference(
+                name=name, baseline=baseline, accuracy=judge_accuracy(accuracies[baseline], found, margin=margin)
+            )
+            for name, found in accuracies.items()
+            if name != baseline and found and accuracies[baseline]
+        ],
+    )
+
+
+def write_figures(out: Path, figures: Figures) -> None:
+    """Write study.json."""
+    write_json(out / STUDY_NAME, sealed(figures))
+
+
+def machine_key(summary: Summary) -> tuple[tuple[str, object], ...]:
+    """What is the same in runs whose seconds may be put together: machine, versions, and how it was used."""
+    return tuple(flat({**machine_facts(summary.fingerprint), **asdict(summary.runtime.effective)}).items())
+
+
+def _recipe(name: str, runs: Sequence[StudyRun]) -> RecipeFigures:
+    summaries = _summaries(runs)
+    values, recipe = _accuracies(summaries), runs[0].run.config.recipe
+    judged = bool(summaries) and all(summary.target_met is not None for summary in summaries)
+    machines: dict[object, list[Summary]] = {}
+    for summary in summaries:
+        machines.setdefault(machine_key(summary), []).append(summary)
+    return RecipeFigures(
+        name=name,
+        recipe=recipe,
+        n=len(values),
+        seeds=_seeds(runs, "finished"),
+        diverged=_seeds(runs, "diverged"),
+        unfinished=_seeds(runs, "unfinished"),
+        mean=statistics.fmean(values) if values else None,
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        interval=mean_interval(values),
+        best=max(values, default=None),
+        worst=min(values, default=None),
+        target=judge_target(values, 100 * recipe.target_accuracy) if judged else None,
+        machines=[_machine(there) for there in machines.values()],
+    )
+
+
+def _machine(summaries: Sequence[Summary]) -> MachineFigures:
+    reached = [{each.accuracy: each.seconds for each in summary.seconds_to_accuracy} for summary in summaries]
+    levels = set(reached[0]).intersection(*reached)
+    return MachineFigures(
+        machine=where(summaries[0]),
+        n=len(summaries),
+        epoch_seconds=statistics.median(s.epoch_seconds.median or s.epoch_seconds.first for s in summaries),
+        levels=[_level(accuracy, [each[accuracy] for each in reached]) for accuracy in sorted(levels)],
+    )
+
+
+def _level(accuracy: float, seconds: Sequence[float | None]) -> Level:
+    median = statistics.median(math.inf if each is None else each for each in seconds)
+    return Level(
+        accuracy=100 * accuracy,
+        reached=sum(each is not None for each in seconds),
+        n=len(seconds),
+        seconds=median if math.isfinite(median) else None,
+    )
+
+
+def _summaries(runs: Iterable[StudyRun]) -> list[Summary]:
+    return [run.run.summary for run in runs if run.run.summary is not None]
+
+
+def _accuracies(summaries: Iterable[Summary]) -> list[float]:
+    return [100 * summary.test_accuracy for summary in summaries]
+
+
+def _seeds(runs: Iterable[StudyRun], state: State) -> list[int]:
+    return [run.seed for run in runs if run.state == state]
