@@ -1,8 +1,10 @@
-"""The network in training: forward, forward and backward, and the whole optimizer step."""
+"""The network in training: forward, forward and backward, and the whole optimizer step; dropout and memory."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from typing import Any, NoReturn
 
 import pytest
@@ -10,12 +12,15 @@ import torch
 
 from bench.contest import Entrant
 from bench.lab import Lab
-from bench.variants import BASELINE, Layout, Mode, Precision, every_execution, execution, noise
-from cifarfast.device import Device, compile_cache, forget_compilations
+from bench.variants import BASELINE, Layout, Mode, Precision, device_name, every_execution, execution, noise
+from cifarfast.device import Device, compile_cache, forget_compilations, open_device
 from cifarfast.errors import UserError
+from cifarfast.heap import keep_freed_memory
 from cifarfast.loaders import Batch
-from cifarfast.model import build_model, flops_per_image
+from cifarfast.model import build_model, draw_masks, flops_per_image
+from cifarfast.randomness import seed_of
 from cifarfast.recipe import Recipe
+from cifarfast.runtime import Runtime
 from cifarfast.step import TrainStep
 
 WARM_UP = 2
@@ -70,6 +75,54 @@ def bench_step(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> En
     return _entrant(once, facts, "train")
 
 
+@pytest.mark.contest(group="dropout", quick=3, full=6, baseline="ordinary-eager")
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize("dropout", ["ordinary", "masks", "none"])
+def bench_dropout(lab: Lab, dropout: str, mode: Mode) -> Entrant:
+    """Forward and backward as under --amp: dropout by torch's own function, by production's masks, or not at all.
+
+    Drawing the random numbers counts, wherever that happens.
+    """
+    if lab.profile == "quick" and mode == "compiled":
+        raise UserError("a quick look has no time to compile three times: --bench-profile full does")
+    amp = open_device(Runtime(device=device_name(lab), amp=True), print).amp_dtype
+    how = execution(lab, amp or "fp32", "channels-last", mode)
+    mean, std = lab.manifest.mean, lab.manifest.std
+    step, _ = _build(how.device, how.batch_size, mode, mean, std, 0.0 if dropout == "none" else Recipe.dropout)
+    batch, numbers = noise(how.device, how.batch_size), count()
+    images, _ = step.inputs(batch, augmented=False, epoch=0, number=0)
+
+    def once() -> None:
+        masks = None
+        if dropout == "masks":
+            masks = draw_masks(len(images), seed_of(0, "bench", next(numbers)), device=how.device.target)
+        loss, _ = step.forward(images, batch.labels, masks)
+        torch.autograd.backward(step.scaler.scale(loss))
+        step.optimizer.zero_grad()
+
+    return _entrant(once, how.facts, "train")
+
+
+@pytest.mark.contest(group="memory", quick=3, full=8, baseline="given-back")
+@pytest.mark.parametrize("memory", ["given-back", "kept"])
+def bench_memory(lab: Lab, memory: str) -> Entrant:
+    """The eager fp32 step with freed memory given back to the system, as the C library does it by itself, or kept."""
+    if lab.device.target.type != "cpu" or not keep_freed_memory():
+        raise UserError("only a CPU under glibc has the choice")
+    how = execution(lab, "fp32")
+    step, _ = _build(how.device, how.batch_size, "eager", lab.manifest.mean, lab.manifest.std)
+    batch = noise(how.device, how.batch_size)
+
+    def once() -> float:
+        keep_freed_memory(memory == "kept")
+        step(batch, augmented=False, epoch=0, number=0, position=0)  # finds, or gives back, what the last one left
+        start = time.perf_counter()
+        step(batch, augmented=False, epoch=0, number=0, position=0)
+        return time.perf_counter() - start
+
+    return replace(_entrant(once, how.facts, "train"), warm_up=1, close=keep_freed_memory)
+
+
 def _open(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> tuple[TrainStep, Batch, dict[str, Any]]:
     if lab.profile == "quick" and (layout, mode) == ("contiguous", "compiled"):
         raise UserError("a quick look has time to compile channels-last alone: --bench-profile full compiles both")
@@ -79,12 +132,17 @@ def _open(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> tuple[T
     return step, noise(how.device, how.batch_size), facts
 
 
-@cache  # the three groups share what is compiled
+@cache  # the groups share what is compiled
 def _build(
-    device: Device, batch_size: int, mode: Mode, mean: Sequence[float], std: Sequence[float]
+    device: Device,
+    batch_size: int,
+    mode: Mode,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dropout: float = Recipe.dropout,
 ) -> tuple[TrainStep, Compilation]:
-    """The reference recipe's step."""
-    recipe = Recipe(batch_size=batch_size)
+    """The reference recipe's step, with as much dropout."""
+    recipe = Recipe(batch_size=batch_size, dropout=dropout)
     model = device.place(build_model(dropout=recipe.dropout, seed=0))
     step = TrainStep(model, recipe, device, mean=mean, std=std, seed=0)
     if mode == "eager":
@@ -98,6 +156,6 @@ def _refuse(reason: str) -> NoReturn:
     raise UserError(reason)
 
 
-def _entrant(once: Callable[[], None], facts: dict[str, Any], part: str) -> Entrant:
+def _entrant(once: Callable[[], float | None], facts: dict[str, Any], part: str) -> Entrant:
     images = facts["batch_size"]
     return Entrant(once=once, work=images, warm_up=WARM_UP, facts=facts | {"flops": flops_per_image()[part] * images})

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from cifarfast.errors import UserError
+from cifarfast.heap import keep_freed_memory
 from cifarfast.runtime import Runtime
 
 P = ParamSpec("P")
@@ -115,6 +116,8 @@ def open_device(runtime: Runtime, note: Callable[[str], None]) -> Device:
         UserError: the device is not available here.
     """
     kind = _choose(runtime.device)
+    if kind == "cpu":
+        keep_freed_memory()
     _fast_math(kind, deterministic=runtime.deterministic)
     amp_dtype = _amp_dtype(kind, runtime, note) if runtime.amp else None
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format

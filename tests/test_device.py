@@ -68,3 +68,13 @@ def test_memory_is_in_bytes() -> None:
     device = Device(target=torch.device("cpu"), amp_dtype=None, memory_format=torch.channels_last)
     # A process with torch in it holds more than 50 MB and, in these tests, less than 100 GB.
     assert 50e6 < device.peak_memory_bytes() < 100e9
+
+
+@pytest.mark.parametrize(("kind", "told"), [("cpu", 1), ("cuda", 0)])
+def test_freed_memory_is_kept_where_the_cpu_computes(monkeypatch: pytest.MonkeyPatch, kind: str, told: int) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(device_module, "keep_freed_memory", lambda: calls.append(None))
+    monkeypatch.setattr(device_module, "_choose", lambda asked: kind)
+    monkeypatch.setattr(device_module, "_fast_math", lambda kind, deterministic: None)
+    open_device(Runtime(), pytest.fail)
+    assert len(calls) == told

@@ -27,6 +27,14 @@ WHAT = {
     "step": ("Training step", "Augmentation, forward, backward and update of one batch."),
     "forward-backward": ("Forward and backward", "A training step without augmentation and update."),
     "forward": ("Forward", "The network in training mode, alone."),
+    "dropout": (
+        "Dropout",
+        "Forward and backward in the precision of --amp, random numbers included: torch's own dropout, masks, none.",
+    ),
+    "memory": (
+        "Freed memory",
+        "The eager fp32 step; what it frees goes back to the system, the C library's way, or is kept, as in training.",
+    ),
     "epoch": ("Epoch", "The production loop on part of the data; evaluation and compilation do not count."),
     "evaluate": ("Evaluation", "The test images through the network, without gradients."),
     "convert": ("Conversion", "A source of images to the files that loaders read."),

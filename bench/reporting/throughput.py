@@ -17,6 +17,8 @@ GROUPS = (
     "step",
     "forward-backward",
     "forward",
+    "dropout",
+    "memory",
     "epoch",
     "evaluate",
     "convert",

@@ -111,6 +111,8 @@ def test_variants_are_named_as_reports_expect() -> None:
         "bench_forward": steps,
         "bench_forward_backward": steps,
         "bench_step": steps,
+        "bench_dropout": {f"{way}-{mode}" for way in ("ordinary", "masks", "none") for mode in ("eager", "compiled")},
+        "bench_memory": {"given-back", "kept"},
         "bench_epoch": loaders,
         "bench_convert": {"ffcv", "cifarfast"},
         "bench_checkpoint": {"waiting", "whole"},
@@ -281,6 +283,55 @@ def test_a_quick_look_compiles_once_a_contest(lab: Lab) -> None:
         bench_step.bench_step(lab, "fp32", "contiguous", "compiled")
     with pytest.raises(UserError, match="the cold one"):
         bench_startup.bench_startup(lab, "compiled-warm")
+
+
+@pytest.mark.parametrize(("dropout", "masks"), [("ordinary", False), ("masks", True), ("none", False)])
+@pytest.mark.usefixtures("_tiny")
+def test_ways_of_dropout(lab: Lab, monkeypatch: pytest.MonkeyPatch, dropout: str, masks: bool) -> None:
+    given: list[Any] = []
+
+    def forward(self: TrainStep, images: torch.Tensor, labels: torch.Tensor, masks: Any) -> Any:
+        given.append((self.recipe.dropout, masks))
+        return real(self, images, labels, masks)
+
+    real = TrainStep.forward
+    monkeypatch.setattr(TrainStep, "forward", forward)
+    monkeypatch.setattr("cifarfast.device.probe_bf16", lambda: 1.5)
+    entrant = bench_step.bench_dropout(lab, dropout, "eager")
+    assert entrant.facts["precision"] == "bf16"  # as --amp would have it
+    one_call(entrant)
+    one_call(entrant)
+    (rate, first), (_, second) = given
+    assert rate == (0.0 if dropout == "none" else 0.07)
+    assert (first is not None) == (second is not None) == masks
+    assert not masks or not torch.equal(first[0], second[0])
+
+
+def test_a_quick_look_does_not_compile_dropout(lab: Lab) -> None:
+    with pytest.raises(UserError, match="compile three times"):
+        bench_step.bench_dropout(lab, "masks", "compiled")
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_memory_is_kept_or_given_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    def tell(keep: bool = True) -> bool:
+        told.append(keep)
+        return True
+
+    monkeypatch.setattr(bench_step, "keep_freed_memory", tell)
+    monkeypatch.setattr("bench.contest.MIN_ROUND_SECONDS", 0.0)  # each call is a round
+    entrants = {name: bench_step.bench_memory(lab, name) for name in ("given-back", "kept")}
+    told.clear()
+    compete(entrants, rounds=1, synchronize=lambda: None)
+    assert told == [False, True] * 2 + [True, True]  # warm-up, round, end
+
+
+def test_only_a_cpu_has_a_choice_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_step, "keep_freed_memory", lambda: False)
+    with pytest.raises(UserError, match="glibc"):
+        bench_step.bench_memory(lab, "kept")
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
