@@ -1,8 +1,7 @@
-"""The network in training: forward, forward and backward, and the whole optimizer step; dropout and memory."""
+"""The network in training: forward, forward and backward, and the whole optimizer step; ways of dropout."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from typing import Any, NoReturn
@@ -15,7 +14,6 @@ from bench.lab import Lab
 from bench.variants import BASELINE, Layout, Mode, Precision, device_name, every_execution, execution, noise
 from cifarfast.device import Device, compile_cache, forget_compilations, open_device
 from cifarfast.errors import UserError
-from cifarfast.heap import keep_freed_memory
 from cifarfast.loaders import Batch
 from cifarfast.model import build_model, draw_masks, flops_per_image
 from cifarfast.randomness import seed_of
@@ -103,26 +101,6 @@ def bench_dropout(lab: Lab, dropout: str, mode: Mode) -> Entrant:
     return _entrant(once, how.facts, "train")
 
 
-@pytest.mark.contest(group="memory", quick=3, full=8, baseline="given-back")
-@pytest.mark.parametrize("memory", ["given-back", "kept"])
-def bench_memory(lab: Lab, memory: str) -> Entrant:
-    """The eager fp32 step with freed memory given back to the system, as the C library does it by itself, or kept."""
-    if lab.device.target.type != "cpu" or not keep_freed_memory():
-        raise UserError("only a CPU under glibc has the choice")
-    how = execution(lab, "fp32")
-    step, _ = _build(how.device, how.batch_size, "eager", lab.manifest.mean, lab.manifest.std)
-    batch = noise(how.device, how.batch_size)
-
-    def once() -> float:
-        keep_freed_memory(memory == "kept")
-        step(batch, augmented=False, epoch=0, number=0, position=0)  # finds, or gives back, what the last one left
-        start = time.perf_counter()
-        step(batch, augmented=False, epoch=0, number=0, position=0)
-        return time.perf_counter() - start
-
-    return replace(_entrant(once, how.facts, "train"), warm_up=1, close=keep_freed_memory)
-
-
 def _open(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> tuple[TrainStep, Batch, dict[str, Any]]:
     if lab.profile == "quick" and (layout, mode) == ("contiguous", "compiled"):
         raise UserError("a quick look has time to compile channels-last alone: --bench-profile full compiles both")
@@ -156,6 +134,6 @@ def _refuse(reason: str) -> NoReturn:
     raise UserError(reason)
 
 
-def _entrant(once: Callable[[], float | None], facts: dict[str, Any], part: str) -> Entrant:
+def _entrant(once: Callable[[], None], facts: dict[str, Any], part: str) -> Entrant:
     images = facts["batch_size"]
     return Entrant(once=once, work=images, warm_up=WARM_UP, facts=facts | {"flops": flops_per_image()[part] * images})

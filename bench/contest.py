@@ -34,7 +34,7 @@ class Entrant:
     """Calls before the first round, the very first, which compiles, included."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else a reader should know, as JSON; the same object is read again after the last round."""
-    close: Callable[[], object] = _nothing
+    close: Callable[[], None] = _nothing
     """Called when all is over."""
 
 

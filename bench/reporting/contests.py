@@ -31,10 +31,6 @@ WHAT = {
         "Dropout",
         "Forward and backward in the precision of --amp, random numbers included: torch's own dropout, masks, none.",
     ),
-    "memory": (
-        "Freed memory",
-        "The eager fp32 step; what it frees goes back to the system, the C library's way, or is kept, as in training.",
-    ),
     "epoch": ("Epoch", "The production loop on part of the data; evaluation and compilation do not count."),
     "evaluate": ("Evaluation", "The test images through the network, without gradients."),
     "convert": ("Conversion", "A source of images to the files that loaders read."),

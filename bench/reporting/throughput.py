@@ -18,7 +18,6 @@ GROUPS = (
     "forward-backward",
     "forward",
     "dropout",
-    "memory",
     "epoch",
     "evaluate",
     "convert",

@@ -112,7 +112,6 @@ def test_variants_are_named_as_reports_expect() -> None:
         "bench_forward_backward": steps,
         "bench_step": steps,
         "bench_dropout": {f"{way}-{mode}" for way in ("ordinary", "masks", "none") for mode in ("eager", "compiled")},
-        "bench_memory": {"given-back", "kept"},
         "bench_epoch": loaders,
         "bench_convert": {"ffcv", "cifarfast"},
         "bench_checkpoint": {"waiting", "whole"},
@@ -310,28 +309,6 @@ def test_ways_of_dropout(lab: Lab, monkeypatch: pytest.MonkeyPatch, dropout: str
 def test_a_quick_look_does_not_compile_dropout(lab: Lab) -> None:
     with pytest.raises(UserError, match="compile three times"):
         bench_step.bench_dropout(lab, "masks", "compiled")
-
-
-@pytest.mark.usefixtures("_tiny")
-def test_memory_is_kept_or_given_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[bool] = []
-
-    def tell(keep: bool = True) -> bool:
-        told.append(keep)
-        return True
-
-    monkeypatch.setattr(bench_step, "keep_freed_memory", tell)
-    monkeypatch.setattr("bench.contest.MIN_ROUND_SECONDS", 0.0)  # each call is a round
-    entrants = {name: bench_step.bench_memory(lab, name) for name in ("given-back", "kept")}
-    told.clear()
-    compete(entrants, rounds=1, synchronize=lambda: None)
-    assert told == [False, True] * 2 + [True, True]  # warm-up, round, end
-
-
-def test_only_a_cpu_has_a_choice_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_step, "keep_freed_memory", lambda: False)
-    with pytest.raises(UserError, match="glibc"):
-        bench_step.bench_memory(lab, "kept")
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
