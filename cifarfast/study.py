@@ -29,8 +29,8 @@ class Arguments:
     """
 
     recipe: str = "reference"
-    """Recipes, each NAME or NAME:FIELD=VALUE:..., separated by commas; fields are the flags of cifarfast.train. The
-    first is what the others are compared with."""
+    """Recipes with commas between, each NAME or NAME:FLAG=VALUE:..., flags as of cifarfast.train; the first is the
+    baseline."""
     seeds: str = "0-4"
     """Seeds, such as 0-9, 0,3,7 or 0-2,8."""
     out: Path | None = None

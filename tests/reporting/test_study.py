@@ -1,12 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from cifarfast.errors import UserError
 from cifarfast.records import decode_versioned
-from cifarfast.reporting.study import write_study
+from cifarfast.reporting.study import _curve, _draw, _median, write_study
+from cifarfast.reporting.style import BLUE, styled
 from cifarfast.studying.figures import SCHEMA, Figures
+from cifarfast.studying.runs import read_runs
 from tests.reporting.pages import Page
 from tests.studying.made import made, write_study_run
 
@@ -62,6 +65,26 @@ def test_there_is_a_plot_for_every_machine(study: tuple[Path, Figures, Page]) ->
     )
     assert "A, reference: 1 run, in the median 91.65 % after 1,000 s. Target" in second
     assert {path.name for path in (out / "plots").iterdir()} == {"accuracy_1.svg", "accuracy_2.svg"}
+
+
+def test_a_line_for_every_run_and_a_bold_one_for_the_median(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.90, 0.91, 0.95)):
+        run = made("a", seed, accuracy, out=tmp_path, epochs=3, epoch_seconds=10.0 * (seed + 1))
+        rising = [replace(row, test_accuracy=accuracy - 0.1 * (3 - row.epoch)) for row in run.run.rows]
+        write_study_run(replace(run, run=replace(run.run, rows=rising)))
+    figures = write_study(tmp_path, margin=0.25)[0]
+    runs = read_runs(tmp_path)
+    with styled():
+        (plot, _), *others = _draw(figures, runs)
+    assert others == []
+    colour = f"stroke: {BLUE}"
+    styles = [line.get("style", "") for line in ElementTree.fromstring(plot.svg).iter() if colour in str(line.attrib)]
+    assert [("stroke-width: 0.8" in style, "stroke-width: 2.6" in style) for style in styles] == [
+        (True, False), (True, False), (True, False), (False, True)
+    ]  # fmt: skip
+    x, y = _median([_curve(run.run) for run in runs])
+    assert x == [20.0, 40.0, 60.0]
+    assert y == pytest.approx([71.0, 81.0, 91.0])
 
 
 def test_the_same_runs_give_the_same_bytes(study: tuple[Path, Figures, Page]) -> None:

@@ -1,6 +1,7 @@
 """Studies of the tiny network: two epochs of three steps a run."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,9 @@ import torch
 from filelock import FileLock
 
 from cifarfast import Recipe, RunConfig, Runtime, Stopped, UserError
+from cifarfast.dataset.manifest import MANIFEST_NAME, read_manifest
+from cifarfast.files import write_json
+from cifarfast.records import sealed
 from cifarfast.setup import open_site, set_up
 from cifarfast.step import TrainStep
 from cifarfast.studying.course import run_study
@@ -204,15 +208,15 @@ def test_other_settings_are_refused_before_anything_is_trained(plan_of: Callable
     assert "config.json is damaged" in refused(more)
 
 
-def test_other_data_is_refused(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
-    from data_prep.convert import convert
-    from data_prep.sources.synthetic import Synthetic
-
-    convert(Synthetic.parse("synthetic:150,40"), tmp_path / "other")
+def test_other_data_is_refused(plan_of: Callable[..., Plan], data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "other")
+    manifest = read_manifest(data)
+    other = replace(manifest, train=replace(manifest.train, sha256="0" * 64))
+    write_json(tmp_path / "other" / MANIFEST_NAME, sealed(other))
     plan = plan_of("base", seeds=(7,))
     assert trained(plan) == ["base 7"]
-    other = replace(plan, seeds=[3], usual=replace(plan.usual, data=tmp_path / "other"))
-    assert "other holds: choose another --out" in refused(other)
+    elsewhere = replace(plan, seeds=[3], usual=replace(plan.usual, data=tmp_path / "other"))
+    assert "other holds: choose another --out" in refused(elsewhere)
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
