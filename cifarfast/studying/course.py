@@ -18,7 +18,7 @@ from cifarfast.studying.runs import StudyRun, is_done, read_runs, read_study_run
 from cifarfast.training import changed_flags, fit, of_data, resume
 
 MOST_COMPILED = 8
-"""Versions of one function that torch.compile keeps; beyond that it would run the others eagerly."""
+"""Versions of one function that torch.compile keeps (`torch._dynamo.config.recompile_limit`); others run eagerly."""
 _LOCK_NAME = ".lock"
 
 
@@ -32,7 +32,8 @@ def run_study(
 
     The step is compiled for the first run of every `compiled_part` of a recipe, and reset for the others. A run that
     diverges is recorded as that, and the study goes on. Where nothing is left to do, the data is not asked for. What a
-    run says of its memory is the most that the process has had so far, earlier runs included.
+    run says of its memory is the most that the process has had so far, earlier runs included; opening data and device
+    is in no run's seconds.
 
     Args:
         checkpoint_minutes: as in `fit`.

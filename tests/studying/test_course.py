@@ -18,7 +18,7 @@ from cifarfast.files import write_json
 from cifarfast.records import sealed
 from cifarfast.setup import open_site, set_up
 from cifarfast.step import TrainStep
-from cifarfast.studying.course import run_study
+from cifarfast.studying.course import MOST_COMPILED, run_study
 from cifarfast.studying.plan import Plan
 from cifarfast.studying.runs import StudyRun, read_runs
 from tests.dying import study_in_a_process
@@ -150,6 +150,14 @@ def test_what_is_done_needs_no_data_and_seeds_and_recipes_can_be_added(plan_of: 
     assert trained(plan_of("base", "free", seeds=(3, 7))) == ["base 3", "free 3", "free 7"]
 
 
+def test_runs_from_elsewhere_can_be_put_into_it(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    here, there = plan_of("base", seeds=(7,)), plan_of("base", seeds=(3,), out=tmp_path / "there")
+    assert (trained(here), trained(there)) == (["base 7"], ["base 3"])
+    (there.out / "base" / "seed-3").rename(here.out / "base" / "seed-3")
+    assert trained(plan_of("base", seeds=(3, 7))) == []
+    assert [(run.seed, run.state) for run in read_runs(here.out)] == [(3, "finished"), (7, "finished")]
+
+
 def test_a_run_that_diverges_is_recorded_and_the_others_are_trained(
     plan_of: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +236,11 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(plan_of: Callable[
     assert "--recipe names 9 recipes that are compiled differently, of which 8 fit into one process" in refused(many)
     assert "gone holds no manifest.json" in refused(replace(plan, usual=replace(plan.usual, data=Path("gone"))))
     assert not plan.out.exists()
+    assert torch._dynamo.config.recompile_limit >= MOST_COMPILED
+    plan.out.mkdir()
+    eager = replace(many, usual=replace(many.usual, runtime=replace(many.usual.runtime, compile=False)))
+    with FileLock(plan.out / ".lock"):
+        assert "is in use" in refused(eager)  # for no other reason
 
 
 def test_two_studies_do_not_work_in_one_folder(plan_of: Callable[..., Plan]) -> None:
