@@ -133,3 +133,10 @@ def test_sigterm_cleans_up_and_leaves_with_143() -> None:
         os.kill(child.pid, signal.SIGTERM)
         out, err = child.communicate(timeout=20)
     assert (child.returncode, out, err) == (143, "cleaned\n", "error: terminated\n")
+
+
+def test_a_table_has_a_line_a_row_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    door.print_columns([("name", "n", "note"), ("a\x1b[2J", "10", ""), ("longer", "2", "x " * 200)])
+    assert capsys.readouterr().out == (
+        "name      n   note\n" + "a\\x1b[2J  10\n" + "longer    2   " + ("x " * 200).strip() + "\n"
+    )

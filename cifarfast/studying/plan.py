@@ -1,6 +1,7 @@
 """What a study trains: recipes, some of them with a field or two changed, and seeds."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,7 +79,7 @@ def seeds_of(text: str) -> list[int]:
         if last - first + 1 > MOST_SEEDS - len(seeds):
             raise UserError(f"--seeds {text} are more than {MOST_SEEDS:,}: name fewer")
         seeds += range(first, last + 1)
-    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+    if twice := [seed for seed, times in Counter(seeds).items() if times > 1]:
         raise UserError(f"--seeds {text} names {twice[0]} twice: name it once")
     return seeds
 
