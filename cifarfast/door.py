@@ -31,6 +31,8 @@ from cifarfast.recipe import RECIPES, Recipe
 Arguments = TypeVar("Arguments")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_asked: int | None = None
+"""The signal that has asked the command to leave."""
 _STYLE = (tyro.conf.OmitArgPrefixes,)
 
 
@@ -81,6 +83,8 @@ def _found(argv: Sequence[str] | None, flag: str) -> tuple[str | None, list[str]
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a command and leave with the exit code that its outcome asks for."""
+    global _asked
+    _asked = None
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is for a job in the background
             signal.signal(number, _leave)
@@ -123,11 +127,23 @@ def fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def leave_if_asked() -> None:
+    """Leave after all if a signal has come whose exception was lost, as it is in Python code that C code calls."""
+    if _asked is not None:
+        _raise(_asked)
+
+
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:
     # As an exception, so that temporary files are removed and locks released on the way out; a second signal
     # does not wait for that.
+    global _asked
+    _asked = signum
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+    _raise(signum)
+
+
+def _raise(signum: int) -> NoReturn:
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
     fail("terminated", EXIT_TERMINATED)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-from cifarfast.door import note
+from cifarfast.door import leave_if_asked, note
 from cifarfast.errors import Stopped
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ class StopSignals:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignals":
+        leave_if_asked()
         if threading.current_thread() is threading.main_thread():
             self._before = {s: handler for s in _SIGNALS if (handler := signal.getsignal(s)) is not signal.SIG_IGN}
             self._reader, self._writer = socket.socketpair()

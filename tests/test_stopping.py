@@ -119,3 +119,26 @@ def test_a_second_signal_leaves_at_once(number: signal.Signals, code: int) -> No
         assert "a second signal leaves at once" in child.stderr.readline()
         child.send_signal(number)
         assert child.wait(timeout=10) == code
+
+
+LOST = """
+import ctypes, os, signal, sys
+from cifarfast.door import run
+from cifarfast.stopping import StopSignals
+
+def main():
+    callback = ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), {number}))
+    callback()  # Python prints the exception of the handler, and goes on
+    with StopSignals():
+        print("trained")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_whose_exception_was_lost_is_heeded_before_training(number: signal.Signals, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST.format(number=int(number))], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (code, "")
