@@ -84,7 +84,6 @@ def _found(argv: Sequence[str] | None, flag: str) -> tuple[str | None, list[str]
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a command and leave with the exit code that its outcome asks for."""
     global _asked
-    _asked = None
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is for a job in the background
             signal.signal(number, _leave)
@@ -105,6 +104,8 @@ def run(main: Callable[[], None]) -> NoReturn:
         fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
+    finally:
+        _asked = None
     sys.exit(0)
 
 
