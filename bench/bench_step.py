@@ -11,14 +11,23 @@ import torch
 
 from bench.contest import Entrant
 from bench.lab import Lab
-from bench.variants import BASELINE, Layout, Mode, Precision, device_name, every_execution, execution, noise
-from cifarfast.device import Device, compile_cache, forget_compilations, open_device
+from bench.variants import (
+    BASELINE,
+    Layout,
+    Mode,
+    Precision,
+    amp_precision,
+    device_name,
+    every_execution,
+    execution,
+    noise,
+)
+from cifarfast.device import Device, compile_cache, forget_compilations
 from cifarfast.errors import UserError
 from cifarfast.loaders import Batch
 from cifarfast.model import build_model, draw_masks, flops_per_image
 from cifarfast.randomness import seed_of
 from cifarfast.recipe import Recipe
-from cifarfast.runtime import Runtime
 from cifarfast.step import TrainStep
 
 WARM_UP = 2
@@ -83,8 +92,7 @@ def bench_dropout(lab: Lab, dropout: str, mode: Mode) -> Entrant:
     """
     if lab.profile == "quick" and mode == "compiled":
         raise UserError("a quick look has no time to compile three times: --bench-profile full does")
-    amp = open_device(Runtime(device=device_name(lab), amp=True), print).amp_dtype
-    how = execution(lab, amp or "fp32", "channels-last", mode)
+    how = execution(lab, amp_precision(device_name(lab)), "channels-last", mode)
     mean, std = lab.manifest.mean, lab.manifest.std
     step, _ = _build(how.device, how.batch_size, mode, mean, std, 0.0 if dropout == "none" else Recipe.dropout)
     batch, numbers = noise(how.device, how.batch_size), count()

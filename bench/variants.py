@@ -106,6 +106,12 @@ def _emulated(lab: Lab, precision: Precision) -> bool:
 _bf16_speed = cache(probe_bf16)
 
 
+@cache  # for a CPU is probed, which takes a while
+def amp_precision(device: Literal["cpu", "cuda", "mps"]) -> Precision:
+    """What --amp comes to on a device."""
+    return open_device(Runtime(device=device, amp=True), print).amp_dtype or "fp32"
+
+
 def check_workers(loader: Loader, asked: int | None) -> None:
     """Refuse a loader with other workers than its variant is named after.
 

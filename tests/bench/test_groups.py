@@ -76,6 +76,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(variants, "_bf16_speed", lambda: 1.0)
     yield
     bench_step._build.cache_clear()
+    variants.amp_precision.cache_clear()
 
 
 def timed(entrant: Entrant, rounds: int = 1) -> Timing:
