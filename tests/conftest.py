@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from cifarfast import Recipe, Runtime, fit
 from data_prep.convert import convert
 from data_prep.sources.synthetic import Synthetic
+from tests.tiny import build_tiny
 
 CORRUPTIONS = 2500
 """Damaged files that are read in an ordinary run; `make fuzz` reads more."""
@@ -53,3 +55,13 @@ def restored_sigterm() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The tiny network, in this process, on one thread as in the others."""
+    monkeypatch.setattr("cifarfast.setup.build_model", build_tiny)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

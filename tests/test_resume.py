@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,6 @@ from cifarfast.runfolder import read_diverged, read_run
 from cifarfast.schedule import one_cycle
 from cifarfast.step import Statistics, TrainStep, evaluate
 from tests.dying import run_in_a_process
-from tests.tiny import build_tiny
 
 # Two epochs of three steps, two batches of test images.
 RECIPE = Recipe(batch_size=4, epochs=2, max_lr=0.004)
@@ -164,16 +163,6 @@ def test_so_it_is_with_the_real_network(data: Path, tmp_path: Path) -> None:
     assert died == -signal.SIGKILL
     assert run_in_a_process(runs[1], asked, resume=True, tiny=False) == 0
     assert_same(runs[1], outcome(runs[0]))
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The tiny network, in this process, on one thread as in the others."""
-    monkeypatch.setattr("cifarfast.setup.build_model", build_tiny)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def signalling(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, number: signal.Signals, count: int) -> None:

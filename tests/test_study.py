@@ -1,15 +1,12 @@
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from cifarfast.accuracy import MARGIN
 from cifarfast.runtime import Runtime
 from cifarfast.study import Arguments, main, parse_arguments
 from tests.commands import refusal
-from tests.tiny import build_tiny
 
 SMALL = ("--train-images", "32", "--test-images", "16", "--device", "cpu", "--loader", "resident")
 RECIPES = "reference:batch-size=16:epochs=2,reference:batch-size=16:epochs=2:final-div-factor=1000"
@@ -19,15 +16,6 @@ FLAGS = {
     "--margin",
     "--device", "--compile", "--amp", "--amp-dtype", "--channels-last", "--loader", "--workers", "--deterministic",
 }  # fmt: skip
-
-
-@pytest.fixture
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("cifarfast.setup.build_model", build_tiny)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +49,7 @@ def test_every_flag_reaches_its_field() -> None:
     )
 
 
-@pytest.mark.usefixtures("_tiny")
+@pytest.mark.usefixtures("tiny")
 def test_a_study_from_the_command_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
