@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from cifarfast.config import SavedConfig
-from cifarfast.dataset.manifest import Manifest, check_folder, check_unchanged
+from cifarfast.dataset.manifest import Manifest, check_folder, unchanged
 from cifarfast.device import Device, open_device
 from cifarfast.door import note
 from cifarfast.errors import UserError
@@ -116,8 +116,8 @@ def open_test(config: SavedConfig, data: Path | None, runtime: Runtime, device: 
     if manifest.test.sha256 != config.test_sha256:
         raise UserError(f"{folder} holds other test images than the run had: name its data with --data")
     feed = feed_of(folder, manifest, "test", config.recipe, config.test_images, config.seed)
-    loader = loader_of(feed, config.recipe, runtime, device, manifest)
-    check_unchanged(folder, manifest)
+    with unchanged(folder, manifest):
+        loader = loader_of(feed, config.recipe, runtime, device, manifest)
     return loader, manifest
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from cifarfast.config import RunConfig
-from cifarfast.dataset.manifest import Manifest, check_folder, check_unchanged
+from cifarfast.dataset.manifest import Manifest, check_folder, unchanged
 from cifarfast.device import Device, open_device
 from cifarfast.door import note
 from cifarfast.errors import UserError
@@ -121,9 +121,9 @@ def set_up(config: RunConfig, site: Site | None = None) -> Setup:
     test_feed = feed_of(config.data, manifest, "test", recipe, config.test_images, seed)
     site = site or open_site(config, manifest)
     device = site.device
-    train_loader = loader_of(train_feed, recipe, runtime, device, manifest)
-    test_loader = loader_of(test_feed, recipe, runtime, device, manifest)
-    check_unchanged(config.data, manifest)
+    with unchanged(config.data, manifest):
+        train_loader = loader_of(train_feed, recipe, runtime, device, manifest)
+        test_loader = loader_of(test_feed, recipe, runtime, device, manifest)
     return Setup(
         config=config,
         manifest=manifest,

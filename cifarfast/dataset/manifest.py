@@ -4,6 +4,8 @@ FFCV serves damaged pixels without a word, so nothing is trained on before the f
 against this manifest.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -136,18 +138,31 @@ def check_folder(folder: Path, *, full: bool) -> Manifest:
     return manifest
 
 
-def check_unchanged(folder: Path, manifest: Manifest) -> None:
-    """Refuse a folder that was converted again since its manifest was read; to be asked when its files have been.
+@contextmanager
+def unchanged(folder: Path, manifest: Manifest) -> Iterator[None]:
+    """Open the files of a folder inside; refuses them if another conversion came between them and their manifest.
 
     A conversion takes the manifest away before it replaces the first file and writes one after the last, so
-    that whoever finds the same one as before has read the files that go with it.
+    that whoever finds the same one before and after has read the files that go with it. The same file, that
+    is: two conversions, there and back, leave another one with the same content.
 
     Raises:
-        UserError: it is gone, or another one.
+        UserError: the manifest is gone, or another one.
     """
+    before = _identity(folder)
+    yield
     try:
-        same = read_manifest(folder) == manifest
+        same = _identity(folder) == before and read_manifest(folder) == manifest
     except UserError:
         same = False
     if not same:
         raise UserError(f"{folder} was converted again while it was being read: start again when that is done")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which file the manifest is; None where there is none, or it cannot be looked at."""
+    try:
+        found = (folder / MANIFEST_NAME).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

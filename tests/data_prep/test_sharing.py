@@ -96,6 +96,22 @@ def test_files_that_are_replaced_while_they_are_opened_are_refused(
         opened(out)
 
 
+def test_a_folder_that_is_converted_there_and_back_while_it_is_opened_is_refused(
+    out: Path, old: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is the same as before, to the byte, but the training images are of the one in between."""
+    manifest, loader_of = (out / "manifest.json").read_bytes(), setup.loader_of
+
+    def convert_around(feed: Any, *rest: Any) -> Any:
+        convert(NEW if feed.path.stem == "train" else old, out)
+        return loader_of(feed, *rest)
+
+    monkeypatch.setattr(setup, "loader_of", convert_around)
+    with pytest.raises(UserError, match="out was converted again while it was being read: start again"):
+        opened(out)
+    assert (out / "manifest.json").read_bytes() == manifest
+
+
 def test_whoever_has_opened_the_folder_keeps_its_images(out: Path) -> None:
     before = images(opened(out))
     run = opened(out)
