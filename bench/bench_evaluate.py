@@ -7,6 +7,7 @@ from bench.contest import Entrant
 from bench.lab import Lab
 from bench.variants import BASELINE, Layout, Mode, Precision, every_execution, execution, noise
 from cifarfast.model import build_model, flops_per_image
+from cifarfast.recipe import Recipe
 from cifarfast.step import evaluate
 
 
@@ -16,11 +17,11 @@ def bench_evaluate(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -
     """One batch: normalisation, forward, loss and accuracy."""
     how = execution(lab, precision, layout, mode)
     device, images = how.device, how.batch_size
-    batch, model = noise(device, images), device.place(build_model(dropout=0.0, seed=0))
+    batch, model = noise(device, images), device.place(build_model(Recipe(dropout=0.0), seed=0))
     mean, std = (device.send(torch.tensor(values)) for values in (lab.manifest.mean, lab.manifest.std))
 
     def once() -> None:
         evaluate(model, iter([batch]), device, mean=mean, std=std)
 
-    facts = how.facts | {"flops": flops_per_image()["forward"] * images}
+    facts = how.facts | {"flops": flops_per_image(Recipe())["forward"] * images}
     return Entrant(once=once, work=images, warm_up=2, facts=facts)

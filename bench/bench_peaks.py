@@ -10,6 +10,7 @@ from bench.contest import Entrant
 from bench.lab import Lab
 from bench.variants import PRECISIONS, Precision, execution, noise
 from cifarfast.model import build_model
+from cifarfast.recipe import Recipe
 
 SIDE, SMALL_SIDE = 2048, 512
 """Rows and columns of the matrices; the small ones where the precision is emulated."""
@@ -40,7 +41,7 @@ def bench_convolutions(lab: Lab, precision: Precision) -> Entrant:
     """Each by itself on what it is given in training, forward and backward, and nothing in between."""
     how = execution(lab, precision)
     dtype = how.device.compute_dtype
-    model = how.device.place(build_model(dropout=0.0, seed=0)).to(dtype)
+    model = how.device.place(build_model(Recipe(dropout=0.0), seed=0)).to(dtype)
     given = _given_to_convolutions(model, noise(how.device, how.batch_size).images.to(dtype))
     passes = []
     for number, (module, images) in enumerate(given):

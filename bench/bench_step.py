@@ -25,7 +25,8 @@ from bench.variants import (
 from cifarfast.device import Device, compile_cache, forget_compilations
 from cifarfast.errors import UserError
 from cifarfast.loaders import Batch
-from cifarfast.model import build_model, draw_masks, flops_per_image
+from cifarfast.model import build_model, flops_per_image
+from cifarfast.networks.resnet import draw_masks
 from cifarfast.randomness import seed_of
 from cifarfast.recipe import Recipe
 from cifarfast.step import TrainStep
@@ -129,7 +130,7 @@ def _build(
 ) -> tuple[TrainStep, Compilation]:
     """The reference recipe's step, with as much dropout."""
     recipe = Recipe(batch_size=batch_size, dropout=dropout)
-    model = device.place(build_model(dropout=recipe.dropout, seed=0))
+    model = device.place(build_model(recipe, seed=0))
     step = TrainStep(model, recipe, device, mean=mean, std=std, seed=0)
     if mode == "eager":
         return step, Compilation(seconds=None, cache=None)
@@ -144,4 +145,6 @@ def _refuse(reason: str) -> NoReturn:
 
 def _entrant(once: Callable[[], None], facts: dict[str, Any], part: str) -> Entrant:
     images = facts["batch_size"]
-    return Entrant(once=once, work=images, warm_up=WARM_UP, facts=facts | {"flops": flops_per_image()[part] * images})
+    return Entrant(
+        once=once, work=images, warm_up=WARM_UP, facts=facts | {"flops": flops_per_image(Recipe())[part] * images}
+    )

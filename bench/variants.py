@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeVar, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -130,4 +131,4 @@ def pixels(images: int) -> torch.Tensor:
 def noise(device: Device, images: int) -> Batch:
     """A batch of such pixels on the device, and labels."""
     labels = torch.randint(10, (images,), generator=generator(1, "bench"))
-    return Batch(device.send(pixels(images)).permute(0, 3, 1, 2), device.send(labels))
+    return Batch(device.send(pixels(images)).permute(0, 3, 1, 2), device.send(labels), np.arange(images))

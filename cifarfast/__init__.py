@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from cifarfast.exporting import export_run
     from cifarfast.guessing import guess_files
     from cifarfast.lr_range import lr_range_test, recipe_range_test
-    from cifarfast.model import ResNet, build_model
+    from cifarfast.model import build_model
+    from cifarfast.networks.convnet import ConvNet
+    from cifarfast.networks.resnet import ResNet
     from cifarfast.scoring import evaluate_run
     from cifarfast.summary import Summary
     from cifarfast.training import fit, resume
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "RECIPES",
     "Augmentation",
+    "ConvNet",
     "LrRange",
     "NonFiniteError",
     "OneCycle",
@@ -54,7 +57,8 @@ __all__ = [
     "resume",
 ]
 _LAZY = {
-    "ResNet": "cifarfast.model",
+    "ConvNet": "cifarfast.networks.convnet",
+    "ResNet": "cifarfast.networks.resnet",
     "Summary": "cifarfast.summary",
     "build_model": "cifarfast.model",
     "evaluate_run": "cifarfast.scoring",

@@ -7,13 +7,25 @@ every device, therefore see identical images.
 Cutout: T. DeVries and G. W. Taylor, arXiv:1708.04552, here with the hole wholly inside the image.
 """
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
+from cifarfast.loaders.base import Indices
+from cifarfast.randomness import generator, seed_of
 from cifarfast.recipe import CROP_SIZE, Augmentation
 
 
-def draw(augmentation: Augmentation, images: int, generator: torch.Generator) -> torch.Tensor:
+def draw(
+    augmentation: Augmentation, images: int, generator: torch.Generator, *, flipped: torch.Tensor | None = None
+) -> torch.Tensor:
     """The random part of augmenting one batch.
+
+    Args:
+        augmentation: with which probabilities, and how far.
+        images: how many.
+        generator: of the random numbers.
+        flipped: bool (images,), where that is decided already (`alternating_flips`).
 
     Returns:
         int64 (6, images) on the CPU, one row each: crop offset down and across, 0 to 2 * crop_padding;
@@ -23,9 +35,43 @@ def draw(augmentation: Augmentation, images: int, generator: torch.Generator) ->
     crop = torch.randint(2 * a.crop_padding + 1, (2, images), generator=generator)
     hole = torch.randint(CROP_SIZE - a.cutout_size + 1, (2, images), generator=generator)
     chance = torch.rand((2, images), generator=generator)
-    flipped = chance[:1] < a.flip_probability
+    if flipped is None:
+        flipped = chance[0] < a.flip_probability
     holed = chance[1:] < (a.cutout_probability if a.cutout_size else 0.0)
-    return torch.cat([crop, flipped.long(), hole, holed.long()])
+    return torch.cat([crop, flipped[None].long(), hole, holed.long()])
+
+
+def draw_batch(augmentation: Augmentation, indices: Indices, *, seed: int, epoch: int, number: int) -> torch.Tensor:
+    """`draw` for batch `number` of `epoch` in a run with this seed, which holds the images `indices`."""
+    numbers, flipped = generator(seed, "augment", epoch, number), None
+    if augmentation.alternate_flip:
+        probability, first = augmentation.flip_probability, seed_of(seed, "flip")
+        flipped = alternating_flips(indices, epoch, probability=probability, seed=first)
+    return draw(augmentation, len(indices), numbers, flipped=flipped)
+
+
+def alternating_flips(indices: Indices, epoch: int, *, probability: float, seed: int) -> torch.Tensor:
+    """Which images of a batch are mirrored: every one in either all even or all odd epochs.
+
+    Args:
+        indices: int64 (B,), numbers of the images.
+        epoch: counted from 0.
+        probability: share of the images that are mirrored in the even ones.
+        seed: decides which.
+
+    Returns:
+        bool (B,) on the CPU.
+    """
+    # One stream of numbers, of which every image has its own, wherever the stream ends.
+    chance = np.random.default_rng(seed).random(int(indices.max()) + 1)[indices]
+    return torch.from_numpy((chance < probability) ^ (epoch % 2 == 1))
+
+
+def shrink(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Images (B, 3, 32, 32) at `size` pixels a side: a weighted mean of what a pixel covers ("triangle" filter)."""
+    if size == images.shape[-1]:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 def augment(

@@ -21,8 +21,8 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder, as python -m cifarfast.train printed it."""
-    tta: Literal["none", "flip", "flip+shift"] = "none"
-    """Test-time augmentation: average over the mirror image, and over shifts by one pixel."""
+    tta: Literal["none", "flip", "flip+shift"] | None = None
+    """Test-time augmentation: average over the mirror image, and over shifts by one pixel; by default the recipe's."""
     data: Path | None = None
     """Where the data of the run is now; by default where it was."""
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(asdict(found), indent=2, allow_nan=False))
     else:
         _print_table(found)
-    if found.tta == "none" and found.recorded_right not in (None, found.right):
+    if found.recorded_right not in (None, found.right):
         note(f"training counted {found.recorded_right:,} right, not {found.right:,}: another machine or release rounds")
 
 

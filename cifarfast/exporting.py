@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cifarfast.augment import normalize
@@ -15,7 +16,8 @@ from cifarfast.door import note
 from cifarfast.errors import UserError
 from cifarfast.files import replacing
 from cifarfast.loaders.base import Batch
-from cifarfast.model import IMAGE_SHAPE, ResNet
+from cifarfast.model import Network
+from cifarfast.networks import IMAGE_SHAPE
 from cifarfast.runfolder import read_config, read_model
 from cifarfast.runtime import Runtime
 from cifarfast.scoring import open_test
@@ -42,7 +44,7 @@ class Check:
 class Program(torch.nn.Module):
     """Normalisation and network: uint8 (B, 3, 32, 32) to fp32 logits (B, 10)."""
 
-    def __init__(self, model: ResNet, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, model: Network, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(mean))
@@ -149,7 +151,10 @@ def _images(config: SavedConfig, data: Path | None) -> Iterator[tuple[str, Itera
         note(f"checking on noise, because the data of the run is not at hand: {error}")
         random = torch.Generator().manual_seed(0)
         noise = torch.randint(0, 256, (NOISE_IMAGES, *IMAGE_SHAPE), dtype=torch.uint8, generator=random)
-        yield "images of noise", iter([Batch(noise, torch.zeros(NOISE_IMAGES, dtype=torch.int64))])
+        yield (
+            "images of noise",
+            iter([Batch(noise, torch.zeros(NOISE_IMAGES, dtype=torch.int64), np.arange(NOISE_IMAGES))]),
+        )
         return
     note(f"asking onnxruntime and torch about {loader.feed.count:,} test images")
     with loader.epoch(0) as batches:

@@ -13,6 +13,7 @@ from cifarfast.setup import Setup
 from cifarfast.step import evaluate
 from cifarfast.stopping import StopSignals
 from cifarfast.stopwatch import Stopwatch
+from cifarfast.tta import Augmented
 
 
 def run_epochs(
@@ -31,6 +32,7 @@ def run_epochs(
         Stopped: SIGINT or SIGTERM came; the step under way and a checkpoint were finished.
     """
     step, device, train, test = setup.step, setup.device, setup.train_loader, setup.test_loader
+    network = Augmented(step.model, setup.config.recipe.tta)
 
     def save() -> None:
         step.check(schedule)
@@ -57,7 +59,7 @@ def run_epochs(
                             with watch.span("checkpoint", out_of="train"):
                                 save()
                 with watch.span("eval"), test.epoch(0) as batches:
-                    tested = evaluate(step.model, stop.heeding(batches), device, mean=step.mean, std=step.std)
+                    tested = evaluate(network, stop.heeding(batches), device, mean=step.mean, std=step.std)
                 trained, epoch_seconds = step.statistics.take(), watch.take("train")
                 steps = (epoch + 1) * schedule.steps_per_epoch
                 row = EpochRow(

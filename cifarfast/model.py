@@ -1,150 +1,31 @@
-"""The reference network: eight 3x3 convolutions, two of the three stages with a residual block.
+"""The network of a recipe: built, and counted."""
 
-    prep    3 ->  64                        32 x 32
-    layer1 64 -> 128, pool, + residual(128)  16 x 16
-    layer2 128 -> 256, pool                   8 x 8
-    layer3 256 -> 512, pool, + residual(512)  4 x 4
-    max-pool 4, linear 512 -> 10
-
-A ResNet-9 after David Page's DAWNBench network ("How to train your ResNet", 2018), with the published
-student project's widths and dropout; 6,573,130 parameters.
-"""
-
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from cifarfast.networks import IMAGE_SHAPE
+from cifarfast.networks.convnet import ConvNet, Stem
+from cifarfast.networks.resnet import ConvBlock, ResNet
 from cifarfast.randomness import seed_of
+from cifarfast.recipe import Recipe
 
-IMAGE_SHAPE = (3, 32, 32)
-CLASSES = 10
-# Output of every block for one image (channels, height, width): what its dropout mask must cover.
-BLOCK_SHAPES = (
-    (64, 32, 32),
-    (128, 16, 16), (128, 16, 16), (128, 16, 16),
-    (256, 8, 8),
-    (512, 4, 4), (512, 4, 4), (512, 4, 4),
-)  # fmt: skip
+Network: TypeAlias = ResNet | ConvNet
 
 
-class ConvBlock(nn.Module):
-    """3x3 convolution, (2x2 max-pool,) BatchNorm, ReLU, dropout."""
-
-    def __init__(self, channels_in: int, channels_out: int, *, pool: bool = False, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        self.pool = pool
-        self.norm = nn.BatchNorm2d(channels_out)
-        self.dropout = dropout
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Map (B, C_in, H, W) to (B, C_out, H or H/2, W or W/2); `mask` as in `ResNet.forward`."""
-        x = self.conv(x)
-        if self.pool:
-            x = F.max_pool2d(x, 2)
-        x = F.relu(self.norm(x))
-        if mask is not None:
-            return drop(x, mask, self.dropout)
-        dropped: torch.Tensor = F.dropout(x, self.dropout, self.training)
-        return dropped
-
-
-class Residual(nn.Module):
-    """Two blocks of one width around which the input is added."""
-
-    def __init__(self, channels: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.block1 = ConvBlock(channels, channels, dropout=dropout)
-        self.block2 = ConvBlock(channels, channels, dropout=dropout)
-
-    def forward(self, x: torch.Tensor, mask1: torch.Tensor | None, mask2: torch.Tensor | None) -> torch.Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        change: torch.Tensor = self.block2(self.block1(x, mask1), mask2)
-        return x + change
-
-
-class ResNet(nn.Module):
-    """The network; `dropout` is the share of activations dropped after every block."""
-
-    def __init__(self, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.prep = ConvBlock(3, 64, dropout=dropout)
-        self.layer1 = ConvBlock(64, 128, pool=True, dropout=dropout)
-        self.residual1 = Residual(128, dropout=dropout)
-        self.layer2 = ConvBlock(128, 256, pool=True, dropout=dropout)
-        self.layer3 = ConvBlock(256, 512, pool=True, dropout=dropout)
-        self.residual3 = Residual(512, dropout=dropout)
-        self.head = nn.Linear(512, CLASSES)
-
-    def forward(self, images: torch.Tensor, masks: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
-        """Class scores of normalised images.
-
-        Args:
-            images: (B, 3, 32, 32), floating point.
-            masks: one uint8 tensor of random bytes for each of the eight blocks, as `draw_masks` makes
-                them; None leaves dropout to torch's own random state (and off in eval mode).
-
-        Returns:
-            (B, 10) logits.
-        """
-        m = masks if masks is not None else [None] * len(BLOCK_SHAPES)
-        x = self.prep(images, m[0])
-        x = self.residual1(self.layer1(x, m[1]), m[2], m[3])
-        x = self.layer2(x, m[4])
-        x = self.residual3(self.layer3(x, m[5]), m[6], m[7])
-        x = F.max_pool2d(x, 4).flatten(1)
-        logits: torch.Tensor = self.head(x)
-        return logits
-
-
-def build_model(*, dropout: float, seed: int) -> ResNet:
-    """The network on the CPU with PyTorch's default initialisation, a function of `seed` alone."""
+def build_model(recipe: Recipe, *, seed: int) -> Network:
+    """The untrained network on the CPU, a function of the recipe and of `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "init"))
-        return ResNet(dropout=dropout)
+        return empty_model(recipe)
 
 
-def drop(x: torch.Tensor, mask: torch.Tensor, rate: float) -> torch.Tensor:
-    """Dropout from random bytes: zero where the byte is below the threshold, else scaled to keep the mean.
-
-    The rate is the nearest 256th (0.07 becomes 18/256 = 0.0703) and the scale is exact for that rate.
-    """
-    threshold = dropout_threshold(rate)
-    return torch.where(mask >= threshold, x * (256 / (256 - threshold)), 0.0)
-
-
-def dropout_threshold(rate: float) -> int:
-    """Bytes below this are dropped."""
-    return min(round(256 * rate), 255)
-
-
-def draw_masks(images: int, seed: int, *, device: torch.device) -> list[torch.Tensor]:
-    """Random bytes for one batch, a mask (B, C, H, W) uint8 in channels-last memory for each block.
-
-    Drawn on `device`, eight bytes at a time: ordinary dropout draws one number per activation, 105
-    million a batch of 512, and on a CPU that costs more than anything but the convolutions.
-    """
-    counts = [images * math.prod(shape) for shape in BLOCK_SHAPES]
-    parts = torch.split(_random_words(sum(counts) // 8, seed, device).view(torch.uint8), counts)
-    return [
-        part.view(images, height, width, channels).permute(0, 3, 1, 2)
-        for part, (channels, height, width) in zip(parts, BLOCK_SHAPES, strict=True)
-    ]
-
-
-def _random_words(count: int, seed: int, device: torch.device) -> torch.Tensor:
-    """`count` uniform int64 on `device`; numpy's generator is ten times faster than torch's on a CPU."""
-    if device.type == "cpu":
-        bits = np.random.Generator(np.random.PCG64DXSM(seed))
-        return torch.from_numpy(bits.integers(-(2**63), 2**63, count))
-    words = torch.empty(count, dtype=torch.int64, device=device)
-    return words.random_(-(2**63), None, generator=torch.Generator(device).manual_seed(seed))
+def empty_model(recipe: Recipe) -> Network:
+    """The network with whatever weights, on torch's current device."""
+    return ConvNet(width=recipe.width) if recipe.network == "convnet" else ResNet(dropout=recipe.dropout)
 
 
 @dataclass(frozen=True)
@@ -157,11 +38,15 @@ class Layer:
     flops: int
 
 
-def layer_table() -> list[Layer]:
-    """Output shape, parameters and forward FLOPs for one image of every convolution block and the head."""
-    model = _meta_model().eval()
+def layer_table(recipe: Recipe) -> list[Layer]:
+    """Output shape, trained parameters and forward FLOPs for one image of every convolution and the head.
+
+    A convolution of the ResNet stands with its block.
+    """
+    model = _meta_model(recipe).eval()
     shapes: dict[str, tuple[int, ...]] = {}
-    modules = {name: m for name, m in model.named_modules() if isinstance(m, (ConvBlock, nn.Linear))}
+    rows = (ConvBlock, nn.Linear) if isinstance(model, ResNet) else (Stem, nn.Conv2d, nn.Linear)
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, rows)}
     for name, module in modules.items():
         module.register_forward_hook(lambda _m, _i, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -172,23 +57,23 @@ def layer_table() -> list[Layer]:
             name=name,
             output=shapes[name],
             parameters=sum(p.numel() for p in module.parameters()),
-            flops=sum(counts[f"ResNet.{name}"].values()),
+            flops=sum(counts[f"{type(model).__name__}.{name}"].values()),
         )
         for name, module in modules.items()
     ]
 
 
-def flops_per_image() -> dict[str, int]:
+def flops_per_image(recipe: Recipe) -> dict[str, int]:
     """FLOPs of one image: `forward`, and `train` for forward and backward; a multiply-add counts as two."""
     images = torch.empty(1, *IMAGE_SHAPE, device="meta")
     with FlopCounterMode(display=False) as forward:
-        scores = _meta_model()(images)
+        scores = _meta_model(recipe)(images)
     with FlopCounterMode(display=False) as backward:
         torch.autograd.backward(scores.sum())
     done = forward.get_total_flops()
     return {"forward": done, "train": done + backward.get_total_flops()}
 
 
-def _meta_model() -> ResNet:
+def _meta_model(recipe: Recipe) -> Network:
     with torch.device("meta"):
-        return ResNet()
+        return empty_model(recipe)

@@ -2,38 +2,67 @@
 
 import torch
 
+from cifarfast.muon import Muon
 from cifarfast.recipe import Recipe
 
 BETA2 = 0.999
 
 
-def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Adam:
-    """Adam (Kingma and Ba, arXiv:1412.6980) with the L2 penalty on every parameter, as one fused kernel.
+def build_optimizer(
+    model: torch.nn.Module, recipe: Recipe, *, dtype: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
+    """What trains a network. It can be told on the device, by `found_inf`, to leave everything untouched.
 
-    The fused kernel can be told on the device to leave everything untouched, which is what keeps
-    non-finite gradients out of the weights without waiting for the device.
+    That is what keeps non-finite gradients out of the weights without waiting for the device. `adam` is Adam (Kingma
+    and Ba, arXiv:1412.6980) with the L2 penalty on every parameter, as one fused kernel. `muon` is `Muon`: orthogonal
+    steps of the filters, ordinary ones of the head and of the biases, at rates of their own.
+
+    Args:
+        dtype: in which Muon multiplies matrices.
     """
-    return torch.optim.Adam(
-        model.parameters(),
-        lr=recipe.max_lr / recipe.div_factor,
-        betas=(recipe.max_momentum, BETA2),
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    if recipe.optimizer == "muon":
+        parameters = list(model.parameters())
+        parts = [
+            (recipe.max_lr, [p for p in parameters if p.ndim > 2], True),
+            (recipe.head_lr, [p for p in parameters if p.ndim == 2], False),
+            (recipe.bias_lr, [p for p in parameters if p.ndim < 2], False),
+        ]
+        groups = [
+            {"params": params, "lr": lr, "orthogonal": orthogonal, "weight_decay": recipe.weight_decay}
+            for lr, params, orthogonal in parts
+        ]
+        optimizer: torch.optim.Optimizer = Muon(groups, momentum=recipe.max_momentum, dtype=dtype)
+    else:
+        optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=recipe.max_lr,
+            betas=(recipe.max_momentum, BETA2),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+    for group in optimizer.param_groups:
+        group["share"] = group["lr"] / recipe.max_lr
+        group["lr"] /= recipe.div_factor
+    return optimizer
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, *, lr: float, momentum: float) -> None:
-    """Set the learning rate and Adam's beta1 of every parameter group."""
+    """Set the learning rate of every parameter group, at its share, and Adam's beta1 or Muon's momentum."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
-        group["betas"] = (momentum, group["betas"][1])
+        group["lr"] = lr * group["share"]
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
 
 
-def empty_state(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Room for what this Adam keeps of a parameter from its first step on.
+def empty_state(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Room for what an optimizer of `build_optimizer` keeps of a parameter from its first step on.
 
-    The fused kernel walks raw memory, so the moments lie in it as the parameter does.
+    Adam's fused kernel walks raw memory, so the moments lie in it as the parameter does.
     """
+    if isinstance(optimizer, Muon):
+        return {"momentum_buffer": torch.zeros_like(parameter, requires_grad=False)}
     return {
         "step": torch.zeros((), device=parameter.device),
         "exp_avg": torch.zeros_like(parameter, requires_grad=False),

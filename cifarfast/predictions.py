@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from cifarfast.errors import UserError
-from cifarfast.model import CLASSES
+from cifarfast.networks import CLASSES
 from cifarfast.tensorfile import read_tensors, write_tensors
 
 PREDICTIONS_NAME = "predictions.safetensors"

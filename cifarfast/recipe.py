@@ -8,6 +8,8 @@ import tyro
 from cifarfast.checks import at_least, below, between, one_of, positive
 
 CROP_SIZE = 32
+SMALLEST_SIZE = 17
+"""From which three poolings leave a pixel of what the stem makes of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,9 @@ class Augmentation:
     """What the added pixels are: zero after normalisation (the channel means), or the image mirrored."""
     flip_probability: float = 0.5
     """Share of images mirrored left to right; 0 switches the flip off."""
+    alternate_flip: bool = False
+    """Whether an image that was mirrored in one epoch is not in the next, and the other way round: which ones are
+    mirrored in the first is random (K. Jordan, arXiv:2404.00498, section 3.6)."""
     cutout_size: int = 8
     """Side of the square hole in pixels, always wholly inside; 0 switches cutout off."""
     cutout_probability: float = 1.0
@@ -41,12 +46,28 @@ class Recipe:
     """Name of the recipe, kept when single fields are changed."""
     target_accuracy: float = 0.9142
     """Test accuracy, 0 to 1, that a whole run on the real CIFAR-10 is held against."""
+    tta: Literal["none", "flip", "flip+shift"] = "none"
+    """Test-time augmentation with which the target is to be met: see `cifarfast.tta`."""
+    network: Literal["resnet", "convnet"] = "resnet"
+    """The reference network, or that of the speedruns."""
+    width: int = 64
+    """Channels of the first of the three stages of `convnet`; the others have four times as many."""
     epochs: int = 20
     """Length of a run in epochs; the schedule stretches with it."""
     batch_size: int = 512
     """Images a step."""
+    low_resolution: int = 32
+    """Side in pixels to which the images of the first epochs are shrunk, to save work."""
+    low_resolution_epochs: int = 0
+    """How many epochs these are."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Adam, or orthogonalised momentum for the filters and plain momentum for the rest: see `cifarfast.muon`."""
     max_lr: float = 0.017
-    """Learning rate at the peak of OneCycle, per step of Adam on the mean loss of a batch."""
+    """Learning rate at the peak of OneCycle, per step on the mean loss of a batch."""
+    head_lr: float = 0.5
+    """The same of the head where the optimizer is muon; on the way it keeps its ratio to the others."""
+    bias_lr: float = 0.05
+    """Likewise of the biases."""
     div_factor: float = 10.0
     """The first learning rate is max_lr / div_factor."""
     final_div_factor: float = 1.0
@@ -56,25 +77,34 @@ class Recipe:
     anneal: Literal["cosine", "linear"] = "cosine"
     """Shape of the rise and of the fall."""
     cycle_momentum: bool = True
-    """Whether Adam's beta1 moves against the learning rate: max, base, max momentum."""
+    """Whether the momentum (Adam's beta1) moves against the learning rate: max, base, max momentum."""
     base_momentum: float = 0.85
-    """Adam's beta1 where the learning rate peaks (only with cycle_momentum)."""
+    """Momentum where the learning rate peaks (only with cycle_momentum)."""
     max_momentum: float = 0.95
-    """Adam's beta1 at the start and the end, or throughout without cycle_momentum."""
+    """Momentum at the start and the end, or throughout without cycle_momentum."""
     weight_decay: float = 1e-4
-    """L2 penalty, added to the gradient of every parameter as torch.optim.Adam does (not decoupled)."""
+    """L2 penalty, added to the gradient of every parameter as torch.optim.Adam does (not decoupled); with muon, of head
+    and biases."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
     dropout: float = 0.07
-    """Share of activations dropped after each of the eight convolution blocks."""
+    """Share of activations dropped after each of the eight convolution blocks of `resnet`."""
     augmentation: Augmentation = Augmentation()
     """What is done to the training images."""
 
     def __post_init__(self) -> None:
         between("target_accuracy", self.target_accuracy, 0.0, 1.0)
+        one_of("tta", self.tta, ("none", "flip", "flip+shift"))
+        one_of("network", self.network, ("resnet", "convnet"))
+        at_least("width", self.width, 1)
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values a channel
+        between("low_resolution", self.low_resolution, SMALLEST_SIZE, CROP_SIZE)
+        between("low_resolution_epochs", self.low_resolution_epochs, 0, self.epochs)
+        one_of("optimizer", self.optimizer, ("adam", "muon"))
         positive("max_lr", self.max_lr)
+        positive("head_lr", self.head_lr)
+        positive("bias_lr", self.bias_lr)
         positive("div_factor", self.div_factor)
         positive("final_div_factor", self.final_div_factor)
         between("pct_start", self.pct_start, 0.0, 1.0)
@@ -84,6 +114,41 @@ class Recipe:
         below("weight_decay", self.weight_decay, float("inf"))
         below("label_smoothing", self.label_smoothing, 1.0)
         below("dropout", self.dropout, 1.0)
+        if self.network == "convnet" and self.dropout:
+            raise ValueError(f"dropout must be 0 for convnet, which has none, not {self.dropout}")
+        if self.network == "resnet" and self.low_resolution_epochs:
+            raise ValueError("low_resolution_epochs must be 0 for resnet, whose last pooling needs 32 pixels a side")
+
+    def size(self, epoch: int) -> int:
+        """Side of the images of an epoch, counted from 0, in pixels."""
+        return self.low_resolution if epoch < self.low_resolution_epochs else CROP_SIZE
 
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (Recipe(),)}
+SPEEDRUN_91 = Recipe(
+    name="speedrun-91",
+    target_accuracy=0.9142,
+    tta="flip+shift",
+    network="convnet",
+    width=32,
+    epochs=8,
+    batch_size=500,
+    low_resolution=24,
+    low_resolution_epochs=4,
+    optimizer="muon",
+    max_lr=0.15,
+    head_lr=0.67,
+    bias_lr=0.053,
+    # From the peak straight down to nothing.
+    pct_start=0.0,
+    div_factor=1.0,
+    final_div_factor=1000.0,
+    anneal="linear",
+    cycle_momentum=False,
+    max_momentum=0.6,
+    weight_decay=0.0,
+    label_smoothing=0.2,
+    dropout=0.0,
+    augmentation=Augmentation(crop_padding=2, padding_mode="reflect", alternate_flip=True, cutout_size=0),
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (Recipe(), SPEEDRUN_91)}

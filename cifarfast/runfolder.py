@@ -34,7 +34,7 @@ from cifarfast.summary import Summary
 if TYPE_CHECKING:
     import torch
 
-    from cifarfast.model import ResNet
+    from cifarfast.model import Network
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
@@ -226,20 +226,20 @@ def read_diverged(path: Path) -> Diverged | None:
     return decode_versioned(raw, Diverged, schema=SCHEMA, where=file, hint="remove the run, and train it again")
 
 
-def read_model(path: Path) -> "ResNet":
+def read_model(path: Path) -> "Network":
     """The trained network of a run folder, on the CPU, in eval mode.
 
     Raises:
         UserError: there is none yet, or it is damaged, or it is of another network.
     """
-    from cifarfast.model import ResNet
+    from cifarfast.model import empty_model
     from cifarfast.tensorfile import read_tensors
 
     file = path / MODEL_NAME
     if not file.exists():
         raise UserError(f"{path} has no {MODEL_NAME} yet: let the run end, or go on with --resume {path}")
     tensors, _ = read_tensors(file, max_bytes=_MODEL_MAX_BYTES, hint="name another run")
-    model = ResNet().eval()
+    model = empty_model(read_config(path).recipe).eval()
     if _layout(tensors) != _layout(model.state_dict()):
         raise UserError(f"{file} holds the weights of another network: name another run")
     model.load_state_dict(tensors)

@@ -55,18 +55,19 @@ class RunScore:
     loss: float
     """Mean cross entropy."""
     recorded_right: int | None
-    """What training counted after its last epoch, without augmentation; None where no summary says so."""
+    """What training counted after its last epoch; None where no summary says so, or with another augmentation."""
     classes: list[ClassScore]
     """In the order of the labels."""
 
 
-def evaluate_run(path: Path, *, tta: Tta = "none", data: Path | None = None, device: str | None = None) -> RunScore:
+def evaluate_run(path: Path, *, tta: Tta | None = None, data: Path | None = None, device: str | None = None) -> RunScore:
     """Evaluate a run on the test images that it was evaluated on, in its precision, layout and batch size.
 
-    Without augmentation that is what training did after its last epoch, and on the same machine the same number.
+    That is what training did after its last epoch, and on the same machine the same number.
 
     Args:
         path: the run folder.
+        tta: test-time augmentation in place of the recipe's.
         data: where its data is now; by default where it was.
         device: in place of the one that the run asked for.
 
@@ -74,7 +75,8 @@ def evaluate_run(path: Path, *, tta: Tta = "none", data: Path | None = None, dev
         UserError: the run, its data or the device is unusable, or the data is not the run's.
     """
     run, model = read_run(path), read_model(path)
-    runtime = _runtime(run, device)
+    usual = run.config.recipe.tta
+    tta, runtime = tta or usual, _runtime(run, device)
     target = open_device(runtime, note)
     loader, manifest = open_test(run.config, data, runtime, target)
     network = Augmented(target.place(model), tta).eval()
@@ -94,7 +96,7 @@ def evaluate_run(path: Path, *, tta: Tta = "none", data: Path | None = None, dev
         right=int((logits.argmax(1) == labels).sum()),
         accuracy=found.score.accuracy,
         loss=found.score.loss,
-        recorded_right=None if summary is None else round(summary.test_accuracy * summary.data.test_images),
+        recorded_right=None if summary is None or tta != usual else round(summary.test_accuracy * summary.data.test_images),
         classes=[
             _class_score(name, logits[labels == label], labels[labels == label])
             for label, name in enumerate(run.config.class_names)

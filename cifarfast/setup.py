@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from cifarfast.augment import normalize
 from cifarfast.config import RunConfig
+from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import Manifest, check_folder, unchanged
 from cifarfast.device import Device, open_device
 from cifarfast.door import note
@@ -14,10 +17,14 @@ from cifarfast.fingerprint import Fingerprint, take_fingerprint
 from cifarfast.loaders import open_loader
 from cifarfast.loaders.base import Feed, Loader
 from cifarfast.model import build_model
+from cifarfast.networks.convnet import ConvNet
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.step import TrainStep, compiled_part
 from cifarfast.summary import Data, Effective, data_of
+
+WHITENING_IMAGES = 1000
+"""A million patches, for a covariance of 12 x 12."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +138,15 @@ def set_up(config: RunConfig, site: Site | None = None) -> Setup:
         fingerprint=site.fingerprint,
         train_loader=train_loader,
         test_loader=test_loader,
-        step=_untrained(site, recipe, seed),
+        step=_untrained(site, recipe, seed, train_feed),
     )
 
 
-def _untrained(site: Site, recipe: Recipe, seed: int) -> TrainStep:
+def _untrained(site: Site, recipe: Recipe, seed: int, feed: Feed) -> TrainStep:
     """A step at its beginning: that of an earlier run where it fits, else a new one."""
-    model, manifest = build_model(dropout=recipe.dropout, seed=seed), site.manifest
+    model, manifest = build_model(recipe, seed=seed), site.manifest
+    if isinstance(model, ConvNet):
+        model.stem.whiten(_sample(feed, manifest))
     if step := site.steps.get(compiled_part(recipe)):
         step.reset(model, recipe, seed=seed)
         return step
@@ -145,6 +154,13 @@ def _untrained(site: Site, recipe: Recipe, seed: int) -> TrainStep:
     step = TrainStep(placed, recipe, site.device, mean=manifest.mean, std=manifest.std, seed=seed)
     site.steps[compiled_part(recipe)] = step
     return step
+
+
+def _sample(feed: Feed, manifest: Manifest) -> torch.Tensor:
+    """Some normalised training images (N, 3, 32, 32), evenly spaced through those of a run."""
+    chosen = np.linspace(0, feed.images - 1, min(feed.count, WHITENING_IMAGES), dtype=np.int64)
+    images = torch.from_numpy(read_beton(feed.path).images[chosen]).permute(0, 3, 1, 2)
+    return normalize(images, torch.tensor(manifest.mean), torch.tensor(manifest.std), torch.float32)
 
 
 def feed_of(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: int | None, seed: int) -> Feed:

@@ -5,15 +5,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from cifarfast.augment import augment, draw, normalize
+from cifarfast.augment import augment, draw_batch, normalize, shrink
 from cifarfast.device import Device
 from cifarfast.errors import NonFiniteError
 from cifarfast.guard import FiniteGuard
 from cifarfast.loaders.base import Batch
-from cifarfast.model import ResNet, draw_masks, dropout_threshold
+from cifarfast.model import Network
+from cifarfast.networks.resnet import draw_masks, dropout_threshold
 from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.randomness import generator, seed_of
 from cifarfast.recipe import Recipe
@@ -25,7 +27,7 @@ MAX_FP16_SKIPS_IN_A_ROW = 20
 # Only schedule, optimizer and reports read these; whatever else a recipe says may be a constant of compiled code.
 _NEVER_COMPILED = (
     "name", "target_accuracy", "epochs", "max_lr", "div_factor", "final_div_factor", "pct_start", "anneal",
-    "cycle_momentum", "base_momentum", "max_momentum", "weight_decay",
+    "cycle_momentum", "base_momentum", "max_momentum", "weight_decay", "tta", "optimizer", "head_lr", "bias_lr",
 )  # fmt: skip
 
 
@@ -81,7 +83,7 @@ class TrainStep:
     """
 
     def __init__(
-        self, model: ResNet, recipe: Recipe, device: Device, *, mean: Sequence[float], std: Sequence[float], seed: int
+        self, model: Network, recipe: Recipe, device: Device, *, mean: Sequence[float], std: Sequence[float], seed: int
     ) -> None:
         self.model = model
         self.mean, self.std = (device.send(torch.tensor(values)) for values in (mean, std))
@@ -94,7 +96,7 @@ class TrainStep:
         """All that a run has beside its weights, as it is before the first step."""
         self.recipe, self._seed = recipe, seed
         self._drops = dropout_threshold(recipe.dropout) > 0
-        self.optimizer = build_optimizer(self.model, recipe)
+        self.optimizer = build_optimizer(self.model, recipe, dtype=self._device.compute_dtype)
         self.scaler = self._device.scaler()
         self.statistics = Statistics(self._device.target)
         parameters = [name for name, _ in self.model.named_parameters()]
@@ -105,7 +107,7 @@ class TrainStep:
             allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0,
         )
 
-    def reset(self, model: ResNet, recipe: Recipe, *, seed: int) -> None:
+    def reset(self, model: Network, recipe: Recipe, *, seed: int) -> None:
         """Begin another run, as a new step would, but with what is compiled already.
 
         Args:
@@ -146,17 +148,17 @@ class TrainStep:
         """What the network is given for batch `number` of `epoch`.
 
         Returns:
-            The images (B, 3, 32, 32) in the precision and layout in use, augmented, and the dropout masks of
-            `draw_masks`, None where nothing is dropped.
+            The images (B, 3, S, S) in the precision and layout in use, augmented, S as the recipe has it for the epoch,
+            and the dropout masks of `draw_masks`, None where nothing is dropped.
         """
         dtype, count = self._device.compute_dtype, len(batch.labels)
         if augmented:
             images = normalize(batch.images, self.mean, self.std, dtype)
         else:
             settings = self.recipe.augmentation
-            draws = self._device.send(draw(settings, count, generator(self._seed, "augment", epoch, number)))
-            images = self._augment(batch.images, draws, self.mean, self.std, settings, dtype)
-        images = images.contiguous(memory_format=self._device.memory_format)
+            draws = draw_batch(settings, batch.indices, seed=self._seed, epoch=epoch, number=number)
+            images = self._augment(batch.images, self._device.send(draws), self.mean, self.std, settings, dtype)
+        images = shrink(images, self.recipe.size(epoch)).contiguous(memory_format=self._device.memory_format)
         if not self._drops:
             return images, None
         return images, draw_masks(count, seed_of(self._seed, "dropout", epoch, number), device=self._device.target)
@@ -194,7 +196,7 @@ class TrainStep:
         """
         trained = any(name.startswith("optimizer.") for name in tensors)
         parameters: list[torch.Tensor] = list(self.model.parameters()) if trained else []
-        state = {parameter: empty_state(parameter) for parameter in parameters}
+        state = {parameter: empty_state(self.optimizer, parameter) for parameter in parameters}
         targets = self._named(state)
         if unlike := sorted(targets.keys() ^ tensors.keys()):
             raise ValueError(f"{unlike[0]!r} is {'missing' if unlike[0] in targets else 'unknown'}")
@@ -227,10 +229,10 @@ class TrainStep:
         set_hyperparameters(self.optimizer, lr=lr, momentum=momentum)
 
     def compile(self, note: Callable[[str], None]) -> float | None:
-        """Compile the step and the augmentation on one batch of noise; weights and buffers stay as they are.
+        """Compile the step and the augmentation on a batch of noise of each size; weights and buffers stay as they are.
 
         Returns:
-            Seconds that took, one forward and backward pass included; None where no compiler works:
+            Seconds that took, a forward and backward pass of each size included; None where no compiler works:
             then the step stays eager and `note` is told why.
         """
         start = time.perf_counter()
@@ -238,8 +240,9 @@ class TrainStep:
         self._augment, self._forward = self._device.compile(augment), self._device.compile(self._loss)
         try:
             batch = self._noise()
-            images, masks = self.inputs(batch, augmented=False, epoch=0, number=0)
-            torch.autograd.backward(self.forward(images, batch.labels, masks)[0])
+            for epoch in sorted({0, self.recipe.low_resolution_epochs} & {*range(self.recipe.epochs)}):
+                images, masks = self.inputs(batch, augmented=False, epoch=epoch, number=0)
+                torch.autograd.backward(self.forward(images, batch.labels, masks)[0])
             self._device.synchronize()
         except Exception as error:  # noqa: BLE001  # compilers fail in many ways, and an eager run shows our own faults
             self._augment, self._forward = augment, self._loss
@@ -269,7 +272,7 @@ class TrainStep:
         size = self.recipe.batch_size
         pixels = torch.randint(256, (size, 32, 32, 3), generator=generator(0, "noise")).to(torch.uint8)
         labels = torch.randint(10, (size,), generator=generator(0, "noise"))
-        return Batch(self._device.send(pixels).permute(0, 3, 1, 2), self._device.send(labels))
+        return Batch(self._device.send(pixels).permute(0, 3, 1, 2), self._device.send(labels), np.arange(size))
 
 
 def _scaler_state(scaler: torch.amp.GradScaler, saved: Mapping[str, float]) -> dict[str, float]:
@@ -303,7 +306,7 @@ def evaluate(
     model.eval()
     try:
         with torch.inference_mode():
-            for images, labels in batches:
+            for images, labels, _ in batches:
                 inputs = normalize(images, mean, std, device.compute_dtype)
                 with device.autocast():
                     logits = model(inputs.contiguous(memory_format=device.memory_format)).float()

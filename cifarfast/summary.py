@@ -158,7 +158,7 @@ class Summary:
     train_accuracy: float
     """Of the last epoch, on the augmented images as they were trained on, 0 to 1."""
     test_accuracy: float
-    """After the last epoch, 0 to 1, without test-time augmentation."""
+    """After the last epoch, 0 to 1, with the recipe's test-time augmentation (`reference` has none)."""
     test_loss: float
     """After the last epoch."""
     target_accuracy: float

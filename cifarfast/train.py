@@ -12,7 +12,7 @@ from cifarfast.checks import positive
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig, run_config
 from cifarfast.door import named, named_recipe, note, parse, run, without
 from cifarfast.range_test import Sweep
-from cifarfast.recipe import RECIPES
+from cifarfast.recipe import RECIPES, Recipe
 from cifarfast.runfolder import read_config
 from cifarfast.runtime import Runtime
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, print."""
     arguments = parse_arguments(argv)
     if arguments.summary:
-        _print_layers()
+        _print_layers(arguments.recipe)
         return
     from cifarfast.tensorboard import TensorBoard
     from cifarfast.training import fit, resume  # imports torch, which --help does without
@@ -97,13 +97,13 @@ def _draw_report(run: Path) -> None:
         note(f"no report was drawn ({error}): python -m cifarfast.report {run} tries again")
 
 
-def _print_layers() -> None:
+def _print_layers(recipe: Recipe) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from cifarfast.model import flops_per_image, layer_table
 
-    layers, flops = layer_table(), flops_per_image()
+    layers, flops = layer_table(recipe), flops_per_image(recipe)
     table = Table("layer", title="one image of 3 x 32 x 32")
     for heading in ("output", "parameters", "MFLOP forward"):
         table.add_column(heading, justify="right")

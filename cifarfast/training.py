@@ -170,7 +170,7 @@ def _train(
         checkpoint_seconds=watch.take("checkpoint"),
         resumed_at=progress.resumed_at,
         model_parameters=sum(p.numel() for p in step.model.parameters() if p.requires_grad),
-        flops_per_image=flops_per_image(),
+        flops_per_image=flops_per_image(config.recipe),
         compile_seconds=compiled,
         skipped_steps=step.guard.skipped_steps(),
         **of_rows(config.recipe, data, progress.rows),

@@ -7,6 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cifarfast.checkpoint import Checkpoints, Progress, restore
+from cifarfast.recipe import Recipe
 from cifarfast.records import NewerSchemaError, sealed
 from cifarfast.step import TrainStep
 from cifarfast.tensorfile import write_tensors
@@ -17,7 +18,7 @@ from tests.tiny import build_tiny
 
 
 def trainer() -> TrainStep:
-    step = TrainStep(build_tiny(seed=1), PLAIN, device(), mean=MEAN, std=STD, seed=1)
+    step = TrainStep(build_tiny(Recipe(), seed=1), PLAIN, device(), mean=MEAN, std=STD, seed=1)
     step.set(lr=1e-3, momentum=0.9)
     return step
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -130,7 +131,7 @@ def test_disagreement_is_seen_in_classes_and_in_logits(
     program: Program, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def check(changed: Program, images: torch.Tensor = IMAGES) -> Check:
-        batch = Batch(images, torch.zeros(len(images), dtype=torch.int64))
+        batch = Batch(images, torch.zeros(len(images), dtype=torch.int64), np.arange(len(images)))
         return check_onnx(content, changed, "images", iter([batch, batch]))
 
     assert check(program).images == 10

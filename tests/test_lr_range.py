@@ -210,7 +210,7 @@ def test_batches_that_run_out() -> None:
 @pytest.fixture
 def step(data: Path) -> TrainStep:
     device, manifest = open_device(PLAIN, print), read_manifest(data)
-    model = device.place(cifarfast.build_model(dropout=TINY.dropout, seed=0))
+    model = device.place(cifarfast.build_model(TINY, seed=0))
     return TrainStep(model, TINY, device, mean=manifest.mean, std=manifest.std, seed=0)
 
 

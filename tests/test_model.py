@@ -3,16 +3,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cifarfast.model import (
-    BLOCK_SHAPES,
-    ConvBlock,
-    ResNet,
-    build_model,
-    draw_masks,
-    drop,
-    flops_per_image,
-    layer_table,
-)
+from cifarfast.model import build_model, flops_per_image, layer_table
+from cifarfast.networks.resnet import BLOCK_SHAPES, ConvBlock, ResNet, draw_masks, drop
+from cifarfast.recipe import Recipe
 
 CPU = torch.device("cpu")
 
@@ -22,9 +15,9 @@ def test_parameters() -> None:
 
 
 def test_the_layer_table_adds_up_and_the_five_main_stages_cost_the_same() -> None:
-    layers = {layer.name: layer for layer in layer_table()}
+    layers = {layer.name: layer for layer in layer_table(Recipe())}
     assert sum(layer.parameters for layer in layers.values()) == 6_573_130
-    assert sum(layer.flops for layer in layers.values()) == flops_per_image()["forward"]
+    assert sum(layer.flops for layer in layers.values()) == flops_per_image(Recipe())["forward"]
     stages = [layers[name].flops for name in ("layer1", "layer2", "layer3")]
     stages += [layers[f"{name}.block1"].flops + layers[f"{name}.block2"].flops for name in ("residual1", "residual3")]
     assert set(stages) == {2 * 75_497_472}
@@ -33,7 +26,7 @@ def test_the_layer_table_adds_up_and_the_five_main_stages_cost_the_same() -> Non
 
 
 def test_a_training_step_costs_three_forwards_but_for_the_gradient_of_the_images() -> None:
-    flops, prep = flops_per_image(), layer_table()[0].flops
+    flops, prep = flops_per_image(Recipe()), layer_table(Recipe())[0].flops
     assert flops["train"] == 3 * flops["forward"] - prep
 
 
@@ -67,13 +60,15 @@ def test_the_forward_pass_is_the_one_described() -> None:
 
 def test_initialisation_is_a_function_of_the_seed_alone() -> None:
     torch.manual_seed(1)
-    first = build_model(dropout=0.0, seed=3).state_dict()
+    first = build_model(Recipe(dropout=0.0), seed=3).state_dict()
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    second = build_model(dropout=0.0, seed=3).state_dict()
+    second = build_model(Recipe(dropout=0.0), seed=3).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(first["prep.conv.weight"], build_model(dropout=0.0, seed=4).prep.conv.weight)
+    assert not torch.equal(
+        first["prep.conv.weight"], build_model(Recipe(dropout=0.0), seed=4).state_dict()["prep.conv.weight"]
+    )
 
 
 def test_masks_have_the_right_rate_and_layout() -> None:

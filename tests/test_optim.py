@@ -29,7 +29,7 @@ def test_the_room_for_its_state_is_what_the_first_step_makes() -> None:
     optimizer = build_optimizer(model, Recipe())
     model.weight.grad = torch.ones_like(model.weight)
     optimizer.step()
-    made, room = optimizer.state[model.weight], empty_state(model.weight)
+    made, room = optimizer.state[model.weight], empty_state(optimizer, model.weight)
     assert room.keys() == made.keys()
     for key, tensor in made.items():
         assert (room[key].shape, room[key].dtype, room[key].stride()) == (tensor.shape, tensor.dtype, tensor.stride())

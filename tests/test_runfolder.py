@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
 from cifarfast.metrics import EpochRow
-from cifarfast.model import ResNet
+from cifarfast.networks.resnet import ResNet
 from cifarfast.records import sealed
 from cifarfast.runfolder import RunFolder, read_model, read_rows, read_run
 from cifarfast.tensorfile import write_tensors

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cifarfast.model import ResNet, drop
+from cifarfast.networks.resnet import ResNet, drop
 from cifarfast.randomness import seed_of
+from cifarfast.recipe import Recipe
 
 
 class Tiny(nn.Module):
@@ -26,9 +27,9 @@ class Tiny(nn.Module):
         return scores
 
 
-def build_tiny(*, dropout: float = 0.0, seed: int) -> ResNet:
+def build_tiny(recipe: Recipe, *, seed: int) -> ResNet:
     """In place of `cifarfast.model.build_model`."""
-    del dropout
+    del recipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "init"))
         return cast(ResNet, Tiny())

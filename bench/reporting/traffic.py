@@ -2,7 +2,10 @@
 
 import math
 
-from cifarfast.model import BLOCK_SHAPES, IMAGE_SHAPE, layer_table
+from cifarfast.model import layer_table
+from cifarfast.networks import IMAGE_SHAPE
+from cifarfast.networks.resnet import BLOCK_SHAPES
+from cifarfast.recipe import Recipe
 
 BYTES_OF: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Size of an activation or a weight in each precision."""
@@ -44,4 +47,4 @@ def step_bytes(batch_size: int, precision: str) -> int:
 
 
 def _parameters() -> int:
-    return sum(layer.parameters for layer in layer_table())
+    return sum(layer.parameters for layer in layer_table(Recipe()))

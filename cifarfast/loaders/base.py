@@ -27,6 +27,8 @@ class Batch(NamedTuple):
     """uint8 (B, 3, 32, 32) in channels-last memory. Valid for ever: it is never a view of a reused buffer."""
     labels: torch.Tensor
     """int64 (B,)."""
+    indices: Indices
+    """(B,), on the CPU: which images of the file these are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from contextlib import closing
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 
 from cifarfast.dataset.beton import read_raw
@@ -90,11 +91,12 @@ class FfcvLoader:
         return closing(self._batches(self.feed.order(epoch, start)))
 
     def _batches(self, order: Indices) -> Generator[Batch, None, None]:
-        thread = _EpochThread(self._loader, order)
+        thread, rest = _EpochThread(self._loader, order), order
         try:
             while (ready := thread.receive(self._stall_seconds)) is not None:
                 images, labels = ready
-                yield Batch(self._copy(images).permute(0, 3, 1, 2), self._copy(labels)[:, 0])
+                indices, rest = np.split(rest, [len(labels)])
+                yield Batch(self._copy(images).permute(0, 3, 1, 2), self._copy(labels)[:, 0], indices)
         finally:
             thread.stop()
 

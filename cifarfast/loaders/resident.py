@@ -35,6 +35,6 @@ class ResidentLoader:
         # One upload an epoch: one a batch would make the host wait for the device each time.
         chosen = torch.from_numpy(order).to(self._labels.device)
         for i in range(0, len(order), self.feed.batch_size):
-            batch = chosen[i : i + self.feed.batch_size]
-            images = self._images.index_select(0, batch).permute(0, 3, 1, 2)
-            yield Batch(images, self._labels.index_select(0, batch))
+            batch = slice(i, i + self.feed.batch_size)
+            images = self._images.index_select(0, chosen[batch]).permute(0, 3, 1, 2)
+            yield Batch(images, self._labels.index_select(0, chosen[batch]), order[batch])

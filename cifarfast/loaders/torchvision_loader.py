@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 
 from cifarfast.dataset.beton import IMAGE_SHAPE, Beton, read_beton
 from cifarfast.errors import UserError
-from cifarfast.loaders.base import Batch, Feed, check_count, effective_workers
+from cifarfast.loaders.base import Batch, Feed, Indices, check_count, effective_workers
 from cifarfast.loaders.threads import EndedError, StalledError, drain, receive
 from cifarfast.patience import STALL_SECONDS
 from cifarfast.randomness import seed_of
@@ -49,8 +49,8 @@ class TorchvisionLoader:
         stall_seconds: how long to wait for one batch of the processes before giving up.
 
     Raises:
-        UserError: the file is unusable, holds another number of images than the feed says, or the hole is
-            as large as the image.
+        UserError: the file is unusable, holds another number of images than the feed says, the hole is as
+            large as the image, or the flip is to alternate.
     """
 
     name = "torchvision"
@@ -80,30 +80,33 @@ class TorchvisionLoader:
 
         The iterator raises UserError if a worker dies, or none delivers anything for `stall_seconds`.
         """
-        images = _EpochImages(self._data, self._transform, self.feed.seed, epoch)
+        images, indices = (
+            _EpochImages(self._data, self._transform, self.feed.seed, epoch),
+            self.feed.indices(epoch, start),
+        )
         loader = DataLoader(
             images,
-            batch_sampler=[batch.tolist() for batch in self.feed.indices(epoch, start)],
+            batch_sampler=[batch.tolist() for batch in indices],
             num_workers=self.workers,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # its own, so that the caller's generator does not move
         )
-        return closing(self._batches(loader))
+        return closing(self._batches(loader, indices))
 
-    def _batches(self, loader: DataLoader[Any]) -> Generator[Batch, None, None]:
+    def _batches(self, loader: DataLoader[Any], indices: list[Indices]) -> Generator[Batch, None, None]:
         if not self.workers:
-            yield from map(self._send, loader)
+            yield from map(self._send, loader, indices)
             return
-        thread = _EpochThread(loader)
+        thread, rest = _EpochThread(loader), iter(indices)
         try:
             while (ready := thread.receive(self._stall_seconds)) is not None:
-                yield self._send(ready)
+                yield self._send(ready, next(rest))
         finally:
             thread.stop()
 
-    def _send(self, ready: _Item) -> Batch:
+    def _send(self, ready: _Item, indices: Indices) -> Batch:
         images, labels = (tensor.to(self._device, non_blocking=True) for tensor in ready)
-        return Batch(images.permute(0, 3, 1, 2), labels)
+        return Batch(images.permute(0, 3, 1, 2), labels, indices)
 
 
 class _EpochThread(threading.Thread):
@@ -221,8 +224,10 @@ def augmenting(augmentation: "Augmentation", fill: Sequence[int]) -> v2.Transfor
     """PIL image to uint8 (3, 32, 32): random crop, flip and hole; `fill`, 0 to 255, is what borders and holes are.
 
     Raises:
-        UserError: the hole is as large as the image.
+        UserError: the hole is as large as the image, or the flip is to alternate.
     """
+    if augmentation.alternate_flip:
+        raise UserError("the torchvision loader flips at random: add --no-alternate-flip, or take another --loader")
     hole = augmentation.cutout_size
     if hole >= SIDE:  # RandomErasing would leave such images as they are
         raise UserError(f"cutout_size must be below {SIDE} with the torchvision loader, not {hole}")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cifarfast.augment import augment, draw
+from cifarfast.augment import augment, draw_batch
 from cifarfast.config import SavedConfig
 from cifarfast.dataset.beton import IMAGE_BYTES, IMAGE_SHAPE, read_raw
 from cifarfast.dataset.manifest import Manifest, read_manifest
@@ -19,7 +19,6 @@ from cifarfast.files import sha256_file
 from cifarfast.loaders.base import Feed
 from cifarfast.loaders.resident import ResidentLoader
 from cifarfast.predictions import Predictions, read_predictions, write_predictions
-from cifarfast.randomness import generator
 from cifarfast.range_record import RANGE_NAME, LrRangeRecord, read_range
 from cifarfast.runfolder import MODEL_NAME, Run, read_model, read_run
 from cifarfast.runtime import Runtime
@@ -202,8 +201,9 @@ def _augmented(run: Run, folder: Path, manifest: Manifest) -> list[Example] | Ab
     if run.summary is not None and run.summary.runtime.effective.loader == "torchvision":
         return Absent("the torchvision loader augments in processes of its own, with draws of its own")
     recipe, feed = config.recipe, _feed(config, folder, manifest, train=True)
-    images, labels = _images(feed, feed.order(0)[: min(recipe.batch_size, AUGMENTED_SHOWN)])
-    draws = draw(recipe.augmentation, recipe.batch_size, generator(config.seed, "augment", 0, 0))[:, : len(images)]
+    indices = feed.order(0)[: recipe.batch_size]
+    images, labels = _images(feed, indices[:AUGMENTED_SHOWN])
+    draws = draw_batch(recipe.augmentation, indices, seed=config.seed, epoch=0, number=0)[:, : len(images)]
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     mean, std = torch.tensor(config.mean), torch.tensor(config.std)
     seen = augment(batch, draws, mean, std, recipe.augmentation, torch.float32).permute(0, 2, 3, 1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cifarfast.lr_plot import range_plot
-from cifarfast.model import layer_table
+from cifarfast.model import empty_model, layer_table
 from cifarfast.predictions import Predictions, wilson_interval
 from cifarfast.reporting import plots
 from cifarfast.reporting.evidence import Absent, Evidence, gather
@@ -18,7 +18,7 @@ from cifarfast.reporting.style import Plot, styled
 from cifarfast.reporting.writing import duration, render, write
 from cifarfast.runfolder import Run
 from cifarfast.schedule import OneCycle, one_cycle
-from cifarfast.summary import Data, Summary, machine, spread
+from cifarfast.summary import Data, machine, spread
 
 REPORT_NAME = "report.html"
 _STOPPED = {
@@ -98,7 +98,7 @@ def _context(evidence: Evidence, drawn: dict[str, Plot]) -> dict[str, Any]:
         "predictions": evidence.predictions,
         "mistakes": evidence.mistakes,
         "augmented": evidence.augmented,
-        "layers": _layers(summary),
+        "layers": _layers(run),
         "groups": _groups(run),
     }
     if rows:
@@ -191,11 +191,12 @@ def _schedule(run: Run) -> OneCycle:
     return one_cycle(recipe, run.rows[0].steps // run.rows[0].epoch)
 
 
-def _layers(summary: Summary | None) -> list[Any]:
-    """The layers, none where the run's network was another one than today's."""
-    layers = layer_table()
-    known = sum(layer.parameters for layer in layers)
-    return layers if summary is None or summary.model_parameters == known else []
+def _layers(run: Run) -> list[Any]:
+    """The layers, none where the run's network was another one than today's of that name."""
+    layers = layer_table(run.config.recipe)
+    # Between the layers there may be some more: the shifts of BatchNorm.
+    known = sum(parameter.numel() for parameter in empty_model(run.config.recipe).parameters())
+    return layers if run.summary is None or run.summary.model_parameters == known else []
 
 
 def _groups(run: Run) -> dict[str, dict[str, Any]]:

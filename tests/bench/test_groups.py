@@ -33,6 +33,7 @@ from cifarfast.dataset.manifest import check_folder, read_manifest
 from cifarfast.device import Device, open_device
 from cifarfast.errors import UserError
 from cifarfast.model import flops_per_image
+from cifarfast.recipe import Recipe
 from cifarfast.runfolder import RunFolder
 from cifarfast.runtime import Runtime
 from cifarfast.step import TrainStep
@@ -264,7 +265,7 @@ def test_steps(lab: Lab, precision: Any, layout: Any, mode: Any) -> None:
         assert moves != all(map(torch.equal, before, step.model.parameters()))
         assert all(weight.grad is None for weight in step.model.parameters())
         assert entrant.work == entrant.facts["batch_size"] == 2
-        assert entrant.facts["flops"] == 2 * flops_per_image()[part]
+        assert entrant.facts["flops"] == 2 * flops_per_image(Recipe())[part]
         assert entrant.facts["compile_seconds"] == cost.seconds
 
 
@@ -327,7 +328,7 @@ def test_evaluation(lab: Lab, monkeypatch: pytest.MonkeyPatch, layout: Any) -> N
     one_call(entrant)
     assert given[0].is_contiguous(memory_format=LAYOUTS[layout])
     assert given[0].dtype == torch.bfloat16
-    assert entrant.facts["flops"] == 2 * flops_per_image()["forward"]
+    assert entrant.facts["flops"] == 2 * flops_per_image(Recipe())["forward"]
 
 
 def test_fp16_is_for_cuda(lab: Lab) -> None:
@@ -374,7 +375,7 @@ def test_convolutions_are_those_of_the_network(lab: Lab) -> None:
     entrant = bench_peaks.bench_convolutions(lab, "fp32")
     one_call(entrant)
     head = 2 * 512 * 10 * 3  # forward, and the gradients of weights and of activations
-    assert entrant.work == 2 * (flops_per_image()["train"] - head)
+    assert entrant.work == 2 * (flops_per_image(Recipe())["train"] - head)
 
 
 def test_copies_copy(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

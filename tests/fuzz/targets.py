@@ -18,7 +18,7 @@ from cifarfast.dataset.beton import Beton, read_beton
 from cifarfast.dataset.manifest import check_folder
 from cifarfast.errors import UserError
 from cifarfast.files import write_json
-from cifarfast.model import ResNet
+from cifarfast.networks.resnet import ResNet
 from cifarfast.predictions import PREDICTIONS_NAME, read_predictions, write_predictions
 from cifarfast.range_record import RANGE_NAME, read_range
 from cifarfast.records import sealed

@@ -64,7 +64,7 @@ def make_run(data: Path) -> MakeRun:
     manifest = read_manifest(data)
     labels = torch.from_numpy(read_beton(data / "test.beton").labels)
     logits = torch.randn(len(labels), 10, generator=torch.Generator().manual_seed(3))
-    model = build_model(dropout=0.0, seed=0)
+    model = build_model(Recipe(dropout=0.0), seed=0)
 
     def make(
         folder: Path,

@@ -16,6 +16,7 @@ from cifarfast.loaders.resident import ResidentLoader
 from cifarfast.model import build_model
 from cifarfast.predictions import read_predictions
 from cifarfast.range_record import RANGE_NAME
+from cifarfast.recipe import Recipe
 from cifarfast.records import sealed
 from cifarfast.reporting.evidence import Absent, gather
 from cifarfast.runfolder import read_summary
@@ -52,7 +53,9 @@ def test_the_augmented_images_are_what_training_sees(run: Path, data: Path) -> N
     assert not isinstance(found.augmented, Absent)
     manifest, device = read_manifest(data), open_device(Runtime(device="cpu"), print)
     feed = Feed(path=data / "train.beton", images=160, batch_size=16, seed=0, train=True)
-    step = TrainStep(build_model(dropout=0.0, seed=0), RECIPE, device, mean=manifest.mean, std=manifest.std, seed=0)
+    step = TrainStep(
+        build_model(Recipe(dropout=0.0), seed=0), RECIPE, device, mean=manifest.mean, std=manifest.std, seed=0
+    )
     with ResidentLoader(feed, device=device.target).epoch(0) as batches:
         batch = next(batches)
     inputs, _ = step.inputs(batch, augmented=False, epoch=0, number=0)
@@ -80,7 +83,7 @@ def test_predictions_are_computed_once_and_kept(make_run: MakeRun, data: Path, t
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (manifest.mean, manifest.std))
     images = (torch.from_numpy(test.images).permute(0, 3, 1, 2).float() / 255 - mean) / std
     with torch.no_grad():
-        expected = build_model(dropout=0.0, seed=0).eval()(images)
+        expected = build_model(Recipe(dropout=0.0), seed=0).eval()(images)
     assert np.allclose(found.logits, expected.numpy(), atol=1e-5)
     assert found.labels.tolist() == test.labels.tolist()
     again = gather(run, computing=asked.append).predictions

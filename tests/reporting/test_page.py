@@ -9,6 +9,7 @@ from cifarfast.files import write_json
 from cifarfast.model import layer_table
 from cifarfast.range_record import RANGE_NAME
 from cifarfast.range_test import Sweep
+from cifarfast.recipe import Recipe
 from cifarfast.records import sealed
 from cifarfast.reporting.page import write_report
 from cifarfast.runfolder import read_run
@@ -23,6 +24,7 @@ HOSTILE = (
     "猫" * 40,
     "{{ 7*7 }}",
 )
+
 NAMES = (*HOSTILE, "g", "h", "i", "j")
 
 
@@ -55,7 +57,7 @@ def test_all_that_belongs_in_it_is_in_it(written: tuple[Path, Page]) -> None:
         assert words in text, words
     for row in found.rows:
         assert f"{row.epoch} {row.train_loss:.4f} {row.train_accuracy:.2%}".replace("%", " %") in text
-    for layer in layer_table():
+    for layer in layer_table(Recipe()):
         output = " \u00d7 ".join(map(str, layer.output))
         assert f"{layer.name} {output} {layer.parameters:,} {layer.flops / 1e6:.2f}" in text
     settings = json.loads(json.dumps(asdict(found.config), default=str))

@@ -2,14 +2,16 @@ import torch
 from torch import nn
 
 from bench.reporting.traffic import convolution_bytes, step_bytes
-from cifarfast.model import IMAGE_SHAPE, build_model
+from cifarfast.model import build_model
+from cifarfast.networks import IMAGE_SHAPE
+from cifarfast.recipe import Recipe
 
 BATCH = 4
 
 
 def test_every_convolution_reads_and_writes_all_it_needs_once_a_pass() -> None:
     """Counted a second time from the tensors that a real forward pass sees."""
-    model, elements = build_model(dropout=0.0, seed=0), []
+    model, elements = build_model(Recipe(dropout=0.0), seed=0), []
 
     def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         (given,) = inputs

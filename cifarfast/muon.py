@@ -1,0 +1,84 @@
+"""Muon: momentum whose every step is made orthogonal before it is taken.
+
+K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). `torch.optim.Muon` takes matrices
+only, multiplies in bf16, which without bf16 instructions is fourteen times slower than fp32 on a CPU, and cannot be
+told on the device to leave everything untouched.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+ITERATIONS = 3
+"""Of Newton-Schulz: enough for filters, says airbench, and half of what language models use."""
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum; in groups with `orthogonal`, filters of fixed norm moved by orthogonal steps.
+
+    Such a filter bank (C_out, ...), taken as a matrix of C_out rows, is scaled to the Frobenius norm sqrt(C_out) before
+    each step: what follows it is a BatchNorm, to which only its direction matters, and so the learning rate says by how
+    much that turns.
+
+    Args:
+        groups: dicts with `params`, `lr`, `orthogonal`, and optionally `weight_decay`.
+        momentum: share of the old direction that is kept.
+        dtype: in which matrices are multiplied.
+    """
+
+    found_inf: torch.Tensor | None = None
+    """() on the device, as fused optimizers read it: where it is not zero, `step` leaves everything as it is."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, momentum: float, dtype: torch.dtype) -> None:
+        super().__init__(groups, {"momentum": momentum, "weight_decay": 0.0})
+        self._dtype = dtype
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no closure
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+
+    def _move(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        kept = state["momentum_buffer"]
+        momentum = group["momentum"] * kept + gradient
+        direction = gradient + group["momentum"] * momentum
+        if group["orthogonal"]:
+            start = parameter * (len(parameter) ** 0.5 / parameter.norm())
+            direction = orthogonalised(direction, self._dtype)
+        else:
+            start = parameter
+            direction = direction + group["weight_decay"] * parameter
+        moved = start - group["lr"] * direction
+        for tensor, new in ((kept, momentum), (parameter, moved)):
+            # Not `new` times zero: that is NaN where a gradient is.
+            tensor.copy_(new if self.found_inf is None else torch.where(self.found_inf > 0, tensor, new))
+
+
+def orthogonalised(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Nearly the nearest (semi-)orthogonal matrix: singular values of about one, the singular vectors kept.
+
+    Args:
+        tensor: (R, ...), taken as a matrix of R rows.
+        dtype: in which it is multiplied.
+
+    Returns:
+        Of the shape and dtype of `tensor`. Large singular values come out between 0.7 and 1.2, small ones smaller.
+    """
+    rows = tensor.flatten(1)
+    x = rows.T if len(rows) > rows.shape[1] else rows
+    x = (x / (x.norm() + 1e-7)).to(dtype)
+    for _ in range(ITERATIONS):
+        square = x @ x.T
+        x = _A * x + (_B * square + _C * square @ square) @ x
+    x = x.T if len(rows) > rows.shape[1] else x
+    orthogonal: torch.Tensor = x.to(tensor.dtype).reshape(tensor.shape)
+    return orthogonal
