@@ -60,7 +60,9 @@ class RunScore:
     """In the order of the labels."""
 
 
-def evaluate_run(path: Path, *, tta: Tta | None = None, data: Path | None = None, device: str | None = None) -> RunScore:
+def evaluate_run(
+    path: Path, *, tta: Tta | None = None, data: Path | None = None, device: str | None = None
+) -> RunScore:
     """Evaluate a run on the test images that it was evaluated on, in its precision, layout and batch size.
 
     That is what training did after its last epoch, and on the same machine the same number.
@@ -86,7 +88,7 @@ def evaluate_run(path: Path, *, tta: Tta | None = None, data: Path | None = None
     if not math.isfinite(found.score.loss):
         raise UserError(f"{path / MODEL_NAME} answers with numbers that are not finite: name another run")
     logits, labels = found.logits.cpu(), found.labels.cpu()
-    summary = run.summary
+    summary = run.summary if tta == usual else None
     return RunScore(
         data=manifest.kind,
         tta=tta,
@@ -96,7 +98,7 @@ def evaluate_run(path: Path, *, tta: Tta | None = None, data: Path | None = None
         right=int((logits.argmax(1) == labels).sum()),
         accuracy=found.score.accuracy,
         loss=found.score.loss,
-        recorded_right=None if summary is None or tta != usual else round(summary.test_accuracy * summary.data.test_images),
+        recorded_right=None if summary is None else round(summary.test_accuracy * summary.data.test_images),
         classes=[
             _class_score(name, logits[labels == label], labels[labels == label])
             for label, name in enumerate(run.config.class_names)
