@@ -58,8 +58,8 @@ class Recipe:
     """Images a step."""
     low_resolution: int = 32
     """Side in pixels to which the images of the first epochs are shrunk, to save work."""
-    low_resolution_epochs: int = 0
-    """How many epochs these are."""
+    low_resolution_share: float = 0.0
+    """Share of all epochs that these are, rounded to whole ones."""
     optimizer: Literal["adam", "muon"] = "adam"
     """Adam, or orthogonalised momentum for the filters and plain momentum for the rest: see `cifarfast.muon`."""
     max_lr: float = 0.017
@@ -100,7 +100,7 @@ class Recipe:
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values a channel
         between("low_resolution", self.low_resolution, SMALLEST_SIZE, CROP_SIZE)
-        between("low_resolution_epochs", self.low_resolution_epochs, 0, self.epochs)
+        between("low_resolution_share", self.low_resolution_share, 0.0, 1.0)
         one_of("optimizer", self.optimizer, ("adam", "muon"))
         positive("max_lr", self.max_lr)
         positive("head_lr", self.head_lr)
@@ -116,12 +116,15 @@ class Recipe:
         below("dropout", self.dropout, 1.0)
         if self.network == "convnet" and self.dropout:
             raise ValueError(f"dropout must be 0 for convnet, which has none, not {self.dropout}")
-        if self.network == "resnet" and self.low_resolution_epochs:
-            raise ValueError("low_resolution_epochs must be 0 for resnet, whose last pooling needs 32 pixels a side")
+        if self.network == "resnet" and self.low_resolution_share:
+            raise ValueError(
+                "low_resolution_share must be 0 for resnet, whose last pooling needs 32 pixels a side, "
+                f"not {self.low_resolution_share}"
+            )
 
     def size(self, epoch: int) -> int:
         """Side of the images of an epoch, counted from 0, in pixels."""
-        return self.low_resolution if epoch < self.low_resolution_epochs else CROP_SIZE
+        return self.low_resolution if epoch < round(self.low_resolution_share * self.epochs) else CROP_SIZE
 
 
 SPEEDRUN_91 = Recipe(
@@ -133,7 +136,7 @@ SPEEDRUN_91 = Recipe(
     epochs=8,
     batch_size=500,
     low_resolution=24,
-    low_resolution_epochs=4,
+    low_resolution_share=0.5,
     optimizer="muon",
     max_lr=0.15,
     head_lr=0.67,

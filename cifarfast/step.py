@@ -240,7 +240,8 @@ class TrainStep:
         self._augment, self._forward = self._device.compile(augment), self._device.compile(self._loss)
         try:
             batch = self._noise()
-            for epoch in sorted({0, self.recipe.low_resolution_epochs} & {*range(self.recipe.epochs)}):
+            first_of_size = {self.recipe.size(epoch): epoch for epoch in reversed(range(self.recipe.epochs))}
+            for epoch in first_of_size.values():
                 images, masks = self.inputs(batch, augmented=False, epoch=epoch, number=0)
                 torch.autograd.backward(self.forward(images, batch.labels, masks)[0])
             self._device.synchronize()
