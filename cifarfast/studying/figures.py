@@ -18,6 +18,7 @@ from cifarfast.comparable import flat, machine_facts
 from cifarfast.files import write_json
 from cifarfast.recipe import Recipe
 from cifarfast.records import sealed
+from cifarfast.runfolder import Run
 from cifarfast.studying.runs import State, StudyRun
 from cifarfast.summary import Data, Summary, where
 
@@ -50,6 +51,13 @@ class MachineFigures:
     """Runs."""
     epoch_seconds: float
     """Median of the runs' medians (of their first epoch where there is no other); training alone."""
+    clock_seconds: float
+    """Median of what a run took from data in memory to its result: all training, and the evaluation after the last
+    epoch; not compilation, nor the evaluations in between."""
+    clock_min: float
+    """Shortest."""
+    clock_max: float
+    """Longest."""
     levels: list[Level]
     """80 %, 90 %, 94 % and the target."""
 
@@ -151,9 +159,10 @@ def _recipe(name: str, runs: Sequence[StudyRun]) -> RecipeFigures:
     summaries = _summaries(runs)
     values, recipe = _accuracies(summaries), runs[0].run.config.recipe
     judged = bool(summaries) and all(summary.target_met is not None for summary in summaries)
-    machines: dict[object, list[Summary]] = {}
-    for summary in summaries:
-        machines.setdefault(machine_key(summary), []).append(summary)
+    machines: dict[object, list[Run]] = {}
+    for run in runs:
+        if run.run.summary is not None:
+            machines.setdefault(machine_key(run.run.summary), []).append(run.run)
     return RecipeFigures(
         name=name,
         recipe=recipe,
@@ -171,13 +180,18 @@ def _recipe(name: str, runs: Sequence[StudyRun]) -> RecipeFigures:
     )
 
 
-def _machine(summaries: Sequence[Summary]) -> MachineFigures:
+def _machine(runs: Sequence[Run]) -> MachineFigures:
+    summaries = [run.summary for run in runs if run.summary is not None]
+    clocks = [sum(row.epoch_seconds for row in run.rows) + run.rows[-1].eval_seconds for run in runs]
     reached = [{each.accuracy: each.seconds for each in summary.seconds_to_accuracy} for summary in summaries]
     levels = set(reached[0]).intersection(*reached)
     return MachineFigures(
         machine=where(summaries[0]),
         n=len(summaries),
         epoch_seconds=statistics.median(s.epoch_seconds.median or s.epoch_seconds.first for s in summaries),
+        clock_seconds=statistics.median(clocks),
+        clock_min=min(clocks),
+        clock_max=max(clocks),
         levels=[_level(accuracy, [each[accuracy] for each in reached]) for accuracy in sorted(levels)],
     )
 

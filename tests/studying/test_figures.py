@@ -58,6 +58,8 @@ def test_seconds_are_of_one_machine_and_accuracies_of_all() -> None:
     assert recipe.n == 3
     here, there = recipe.machines
     assert (here.n, here.epoch_seconds, there.n, there.epoch_seconds) == (2, 200.0, 1, 50.0)
+    # Twenty epochs, and one evaluation of a second.
+    assert (here.clock_seconds, here.clock_min, here.clock_max, there.clock_seconds) == (4001.0, 4001.0, 4001.0, 1001.0)
     assert (here.machine.split(",")[0], there.machine.split(",")[0]) == ("a cpu", "another")
 
 
