@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from cifarfast.door import note, parse, run
+from cifarfast.recipe import Tta
 
 if TYPE_CHECKING:
     from cifarfast.scoring import RunScore
@@ -21,7 +22,7 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder, as python -m cifarfast.train printed it."""
-    tta: Literal["none", "flip", "flip+shift"] | None = None
+    tta: Tta | None = None
     """Test-time augmentation: average over the mirror image, and over shifts by one pixel; by default the recipe's."""
     data: Path | None = None
     """Where the data of the run is now; by default where it was."""

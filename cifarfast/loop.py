@@ -7,6 +7,7 @@ from cifarfast.display import Display
 from cifarfast.errors import Stopped
 from cifarfast.metrics import EpochRow
 from cifarfast.predictions import write_predictions
+from cifarfast.recipe import Tta
 from cifarfast.runfolder import RunFolder
 from cifarfast.schedule import OneCycle
 from cifarfast.setup import Setup
@@ -32,7 +33,6 @@ def run_epochs(
         Stopped: SIGINT or SIGTERM came; the step under way and a checkpoint were finished.
     """
     step, device, train, test = setup.step, setup.device, setup.train_loader, setup.test_loader
-    network = Augmented(step.model, setup.config.recipe.tta)
 
     def save() -> None:
         step.check(schedule)
@@ -58,6 +58,8 @@ def run_epochs(
                         if checkpoints.due():
                             with watch.span("checkpoint", out_of="train"):
                                 save()
+                tta: Tta = setup.config.recipe.tta if epoch + 1 == schedule.epochs else "none"
+                network = Augmented(step.model, tta)
                 with watch.span("eval"), test.epoch(0) as batches:
                     tested = evaluate(network, stop.heeding(batches), device, mean=step.mean, std=step.std)
                 trained, epoch_seconds = step.statistics.take(), watch.take("train")
@@ -69,6 +71,7 @@ def run_epochs(
                     train_accuracy=trained.accuracy,
                     test_loss=tested.score.loss,
                     test_accuracy=tested.score.accuracy,
+                    tta=tta,
                     lr=schedule.lr(steps - 1),
                     epoch_seconds=epoch_seconds,
                     eval_seconds=watch.take("eval"),

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cifarfast.recipe import Tta
+
 SCHEMA = 1
 """Version of the files in a run folder; to be raised when a field changes its meaning."""
 
@@ -22,6 +24,8 @@ class EpochRow:
     """Mean cross entropy over the test images."""
     test_accuracy: float
     """Share of them that were right, 0 to 1."""
+    tta: Tta = "none"
+    """Test-time augmentation with which they were asked about: the recipe's after its last epoch, before that none."""
     lr: float
     """Learning rate of the last step of the epoch."""
     epoch_seconds: float

@@ -7,6 +7,8 @@ import tyro
 
 from cifarfast.checks import at_least, below, between, one_of, positive
 
+Tta = Literal["none", "flip", "flip+shift"]
+"""Test-time augmentation, see `cifarfast.tta`."""
 CROP_SIZE = 32
 SMALLEST_SIZE = 17
 """From which three poolings leave a pixel of what the stem makes of an image."""
@@ -46,8 +48,8 @@ class Recipe:
     """Name of the recipe, kept when single fields are changed."""
     target_accuracy: float = 0.9142
     """Test accuracy, 0 to 1, that a whole run on the real CIFAR-10 is held against."""
-    tta: Literal["none", "flip", "flip+shift"] = "none"
-    """Test-time augmentation with which the target is to be met: see `cifarfast.tta`."""
+    tta: Tta = "none"
+    """Test-time augmentation with which the network is evaluated after the last epoch."""
     network: Literal["resnet", "convnet"] = "resnet"
     """The reference network, or that of the speedruns."""
     width: int = 64

@@ -120,9 +120,10 @@ def _print_layers(recipe: Recipe) -> None:
 def _print_result(summary: "Summary", arguments: Arguments) -> None:
     data = summary.data
     verdict = {True: "met", False: "not met", None: "not judged, for this was not the whole recipe on real CIFAR-10"}
+    averaged = "" if summary.recipe.tta == "none" else f", test-time augmentation {summary.recipe.tta}"
     print(f"data: {data.kind}, {data.train_images:,} training and {data.test_images:,} test images")
     print(
-        f"test accuracy {summary.test_accuracy:.2%} after epoch {summary.epochs} "
+        f"test accuracy {summary.test_accuracy:.2%} after epoch {summary.epochs}{averaged} "
         f"(target {summary.target_accuracy:.2%}: {verdict[summary.target_met]})"
     )
     print(f"speed {summary.images_per_second:,.0f} images/s, {summary.data_wait_percent:.1f}% of it waiting for data")

@@ -1,13 +1,12 @@
 """Test-time augmentation: the logits of an image averaged over slight changes of it."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-Tta = Literal["none", "flip", "flip+shift"]
+from cifarfast.recipe import Tta
 
 
 class Augmented(nn.Module):

@@ -12,10 +12,11 @@ from cifarfast import Recipe, Runtime, UserError, fit
 from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import read_manifest
 from cifarfast.files import write_json
+from cifarfast.recipe import Tta
 from cifarfast.records import sealed
 from cifarfast.runfolder import CONFIG_NAME, MODEL_NAME, RunFolder, read_config, read_model, read_summary
 from cifarfast.scoring import RunScore, evaluate_run
-from cifarfast.tta import Tta, augmented_logits
+from cifarfast.tta import augmented_logits
 from data_prep.convert import convert
 from data_prep.sources.synthetic import Synthetic
 
