@@ -81,6 +81,7 @@ def test_figures_are_those_of_the_images_one_by_one(trained: Path, tta: Tta) -> 
     found, (logits, labels) = evaluate_run(trained, tta=tta), _said(trained, tta)
     right, losses = logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none")
     assert (found.tta, found.right) == (tta, int(right.sum()))
+    assert (found.recorded_right is None) == (tta != "none")  # it is another figure
     assert found.accuracy == pytest.approx(float(right.float().mean()))
     assert found.loss == pytest.approx(float(losses.mean()), rel=1e-4)
     assert 0 in [each.images for each in found.classes]  # the data is synthetic, and few

@@ -20,10 +20,11 @@ SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-
 FLAGS = {
     "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary",
     "--resume", "--checkpoint-minutes", "--tensorboard", "--report",
-    "--recipe", "--target-accuracy", "--epochs", "--batch-size", "--max-lr", "--div-factor", "--final-div-factor",
+    "--recipe", "--target-accuracy", "--tta", "--network", "--width", "--epochs", "--batch-size", "--low-resolution",
+    "--low-resolution-share", "--optimizer", "--max-lr", "--head-lr", "--bias-lr", "--div-factor", "--final-div-factor",
     "--pct-start", "--anneal", "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay",
-    "--label-smoothing", "--dropout", "--crop-padding", "--padding-mode", "--flip-probability", "--cutout-size",
-    "--cutout-probability",
+    "--label-smoothing", "--dropout", "--crop-padding", "--padding-mode", "--flip-probability", "--alternate-flip",
+    "--cutout-size", "--cutout-probability",
     "--device", "--compile", "--amp", "--amp-dtype", "--channels-last", "--loader", "--workers", "--deterministic",
 }  # fmt: skip
 
@@ -40,8 +41,9 @@ def test_every_flag_reaches_its_field() -> None:
     line = (
         "--data d --out o --checkpoint-minutes 3 --tensorboard --no-report --seed 4 "
         "--train-images 5 --test-images 6 --no-verify "
-        "--recipe reference --epochs 7 --max-lr 0.1 --anneal linear --no-cycle-momentum "
-        "--padding-mode reflect --cutout-probability 0.5 "
+        "--recipe reference --tta flip --network convnet --width 8 --epochs 7 --low-resolution 20 "
+        "--low-resolution-share 0.5 --optimizer muon --max-lr 0.1 --head-lr 0.2 --bias-lr 0.3 --anneal linear "
+        "--no-cycle-momentum --dropout 0 --padding-mode reflect --alternate-flip --cutout-probability 0.5 "
         "--device cpu --compile --amp --amp-dtype bf16 --no-channels-last --loader resident --workers 2 "
         "--deterministic"
     )
@@ -57,11 +59,20 @@ def test_every_flag_reaches_its_field() -> None:
         test_images=6,
         verify=False,
         recipe=Recipe(
+            tta="flip",
+            network="convnet",
+            width=8,
             epochs=7,
+            low_resolution=20,
+            low_resolution_share=0.5,
+            optimizer="muon",
             max_lr=0.1,
+            head_lr=0.2,
+            bias_lr=0.3,
             anneal="linear",
             cycle_momentum=False,
-            augmentation=Augmentation(padding_mode="reflect", cutout_probability=0.5),
+            dropout=0.0,
+            augmentation=Augmentation(padding_mode="reflect", alternate_flip=True, cutout_probability=0.5),
         ),
         runtime=Runtime(
             device="cpu",
@@ -139,6 +150,10 @@ def test_layers(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "6,573,130" in printed
     assert printed.count("150.99") == 3
+    main(["--summary", "--network", "convnet", "--dropout", "0", "--width", "16"])
+    first = next(line for line in capsys.readouterr().out.splitlines() if "stage1.conv1" in line)
+    assert "16 x 31 x 31" in first
+    assert f"{16 * 24 * 9:,}" in first
 
 
 def attempt(arguments: Sequence[str | Path]) -> object:
@@ -165,6 +180,8 @@ def test_divergence_is_exit_3(data: Path, tmp_path: Path, capsys: pytest.Capture
         (("--batch-size", "1000"), "--batch-size 1000 is more than the 160 training images"),
         (("--train-images", "0"), "--train-images must be between 1 and 160"),
         (("--dropout", "2"), "dropout must be"),
+        (("--network", "convnet"), "dropout must be 0 for convnet"),
+        (("--loader", "torchvision", "--alternate-flip"), "add --no-alternate-flip, or take another --loader"),
         (("--device", "cuda"), "--device cuda"),
         (("--data", "nowhere"), "python -m data_prep.to_ffcv --out nowhere"),
         (("--out", "/proc/run"), "cannot write to /proc/run"),
