@@ -1,17 +1,21 @@
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from cifarfast.model import build_model, flops_per_image, layer_table
-from cifarfast.networks.resnet import BLOCK_SHAPES, ConvBlock, ResNet, draw_masks, drop
+from cifarfast.networks.convnet import ConvNet
+from cifarfast.networks.resnet import ResNet
 from cifarfast.recipe import Recipe
 
-CPU = torch.device("cpu")
+RESNET, CONVNET = Recipe(), Recipe(network="convnet", width=16, dropout=0.0)
+both = pytest.mark.parametrize("recipe", [RESNET, CONVNET], ids=["resnet", "convnet"])
 
 
-def test_parameters() -> None:
-    assert sum(p.numel() for p in ResNet().parameters()) == 6_573_130
+def test_a_recipe_names_its_network() -> None:
+    resnet, convnet = build_model(Recipe(dropout=0.3), seed=0), build_model(CONVNET, seed=0)
+    assert isinstance(resnet, ResNet)
+    assert resnet.layer2.dropout == 0.3
+    assert isinstance(convnet, ConvNet)
+    assert convnet.head.in_features == 4 * 16
 
 
 def test_the_layer_table_adds_up_and_the_five_main_stages_cost_the_same() -> None:
@@ -25,88 +29,36 @@ def test_the_layer_table_adds_up_and_the_five_main_stages_cost_the_same() -> Non
     assert layers["head"].output == (10,)
 
 
-def test_a_training_step_costs_three_forwards_but_for_the_gradient_of_the_images() -> None:
-    flops, prep = flops_per_image(Recipe()), layer_table(Recipe())[0].flops
-    assert flops["train"] == 3 * flops["forward"] - prep
+def test_the_layer_table_of_the_convnet_adds_up() -> None:
+    layers = {layer.name: layer for layer in layer_table(CONVNET)}
+    assert list(layers) == ["stem", *(f"stage{n}.conv{m}" for n in (1, 2, 3) for m in (1, 2)), "head"]
+    assert sum(layer.flops for layer in layers.values()) == flops_per_image(CONVNET)["forward"]
+    assert (layers["stem"].output, layers["stem"].parameters) == ((24, 31, 31), 0)
+    assert layers["stem"].flops == 2 * (3 * 2 * 2) * 24 * 31 * 31
+    assert layers["stage2.conv1"].output == (64, 15, 15)
+    assert layers["stage2.conv1"].parameters == 16 * 64 * 9
+    assert layers["stage2.conv1"].flops == 2 * (16 * 9) * 64 * 15 * 15
+    assert (layers["head"].output, layers["head"].parameters) == ((10,), 64 * 10)
+    shifts = 2 * (16 + 64 + 64)
+    trained = sum(parameter.numel() for parameter in build_model(CONVNET, seed=0).parameters())
+    assert sum(layer.parameters for layer in layers.values()) + shifts == trained
 
 
-def test_the_blocks_put_out_the_shapes_that_masks_are_drawn_for() -> None:
-    outputs: list[tuple[int, ...]] = []
-    model = ResNet().eval()
-    for module in model.modules():
-        if isinstance(module, ConvBlock):
-            module.register_forward_hook(lambda _module, _inputs, output: outputs.append(tuple(output.shape[1:])))
-    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-    assert tuple(outputs) == BLOCK_SHAPES
+@both
+def test_a_training_step_costs_three_forwards_but_for_the_gradient_of_the_images(recipe: Recipe) -> None:
+    """The stem of the convnet is not trained either, and so it has no gradient, and no first convolution needs one."""
+    flops, layers = flops_per_image(recipe), layer_table(recipe)
+    backward = 2 * flops["forward"] - (layers[0].flops if recipe is RESNET else 2 * layers[0].flops + layers[1].flops)
+    assert flops["train"] == flops["forward"] + backward
 
 
-def test_the_forward_pass_is_the_one_described() -> None:
-    """Against plain torch layers that share the weights: convolution, pool, BatchNorm, ReLU, residuals."""
-    model = ResNet().eval()
-    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-    def block(part: nn.Module, x: torch.Tensor, *, pool: bool = False) -> torch.Tensor:
-        assert isinstance(part, ConvBlock)
-        x = F.conv2d(x, part.conv.weight, padding=1)
-        return F.relu(part.norm(F.max_pool2d(x, 2) if pool else x))
-
-    x = block(model.layer1, block(model.prep, images), pool=True)
-    x = x + block(model.residual1.block2, block(model.residual1.block1, x))
-    x = block(model.layer3, block(model.layer2, x, pool=True), pool=True)
-    x = x + block(model.residual3.block2, block(model.residual3.block1, x))
-    expected = model.head(F.max_pool2d(x, 4).flatten(1))
-    torch.testing.assert_close(model(images), expected)
-
-
-def test_initialisation_is_a_function_of_the_seed_alone() -> None:
+@both
+def test_initialisation_is_a_function_of_the_seed_alone(recipe: Recipe) -> None:
     torch.manual_seed(1)
-    first = build_model(Recipe(dropout=0.0), seed=3).state_dict()
+    first = build_model(recipe, seed=3).state_dict()
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    second = build_model(Recipe(dropout=0.0), seed=3).state_dict()
+    second, other = (build_model(recipe, seed=seed).state_dict() for seed in (3, 4))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(
-        first["prep.conv.weight"], build_model(Recipe(dropout=0.0), seed=4).state_dict()["prep.conv.weight"]
-    )
-
-
-def test_masks_have_the_right_rate_and_layout() -> None:
-    masks = draw_masks(64, 7, device=CPU)
-    assert [tuple(mask.shape[1:]) for mask in masks] == list(BLOCK_SHAPES)
-    for mask in masks:
-        assert mask.dtype == torch.uint8
-        assert mask.is_contiguous(memory_format=torch.channels_last)
-        kept = (drop(torch.ones(mask.shape), mask, 0.07) > 0).float().mean().item()
-        # 18/256 is dropped; five standard deviations of a mean of that many draws.
-        rate = 18 / 256
-        assert 1 - kept == pytest.approx(rate, abs=5 * (rate * (1 - rate) / mask.numel()) ** 0.5)
-
-
-def test_masks_are_independent_and_a_function_of_their_seed() -> None:
-    one, same, other = (draw_masks(32, seed, device=CPU) for seed in (1, 1, 2))
-    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
-    for mask, second in zip(one, other, strict=True):
-        a, b = (mask < 18).float().flatten(), (second < 18).float().flatten()
-        for left, right in ((a, b), (a[1:], a[:-1]), (a[8:], a[:-8]), (a[: len(a) // 2], a[len(a) // 2 :])):
-            correlation = torch.corrcoef(torch.stack([left, right]))[0, 1].item()
-            assert abs(correlation) < 5 / len(left) ** 0.5
-    bytes_seen = torch.cat([mask.flatten() for mask in one]).bincount(minlength=256)
-    assert bytes_seen.min() > 0.95 * bytes_seen.float().mean()
-
-
-def test_dropout_keeps_the_mean_and_lets_gradients_through_the_kept() -> None:
-    mask = draw_masks(64, 3, device=CPU)[0]
-    x = torch.ones(mask.shape, requires_grad=True)
-    dropped = drop(x, mask, 0.07)
-    assert dropped.mean().item() == pytest.approx(1.0, abs=1e-3)
-    torch.autograd.backward(dropped.sum())
-    assert x.grad is not None
-    assert torch.equal(x.grad, dropped.detach())
-
-
-def test_without_masks_dropout_is_torchs_and_off_in_evaluation() -> None:
-    model, images = ResNet(dropout=0.5), torch.randn(4, 3, 32, 32)
-    assert not torch.equal(model(images), model(images))
-    model.eval()
-    assert torch.equal(model(images), model(images))
+    assert not torch.equal(first["head.weight"], other["head.weight"])

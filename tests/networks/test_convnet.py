@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import nn
+from torch.nn import functional as F
+
+from cifarfast.networks.convnet import ConvNet, Stage, Stem
+from cifarfast.randomness import generator
+
+WIDTH = 8
+
+
+def pictures(count: int, size: int = 32) -> torch.Tensor:
+    """(count, 3, size, size): smooth, as photographs are, with channels that go together; of mean zero, nearly."""
+    noise = torch.randn(count, 3, size + 2, size + 2, generator=generator(0, "pictures"))
+    smooth = F.avg_pool2d(noise, 3, 1)
+    return 2 * (smooth + 0.5 * smooth.roll(1, 1))
+
+
+@pytest.fixture(scope="module")
+def model() -> ConvNet:
+    torch.manual_seed(0)
+    made = ConvNet(width=WIDTH)
+    made.stem.whiten(pictures(50))
+    return made.eval()
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"), [(32, (31, 15, 7, 3)), (24, (23, 11, 5, 2)), (17, (16, 8, 4, 2))], ids=["32", "24", "17"]
+)
+def test_the_shapes_are_those_described(model: ConvNet, size: int, sides: tuple[int, ...]) -> None:
+    outputs: list[tuple[int, ...]] = []
+    stages = [module for module in model.modules() if isinstance(module, Stem | Stage)]
+    hooks = [stage.register_forward_hook(lambda _m, _i, out: outputs.append(tuple(out.shape))) for stage in stages]
+    assert model(pictures(2, size)).shape == (2, 10)
+    for hook in hooks:
+        hook.remove()
+    assert outputs == [(2, c, s, s) for c, s in zip((24, WIDTH, 4 * WIDTH, 4 * WIDTH), sides, strict=True)]
+
+
+def test_the_forward_pass_is_the_one_described(model: ConvNet) -> None:
+    """Against plain torch layers that share the weights: convolution, pool, BatchNorm, GELU, max-pool, a ninth."""
+    state = model.state_dict()
+    images = pictures(3)
+
+    def convolution(name: str, x: torch.Tensor, norm: str, *, pool: bool) -> torch.Tensor:
+        x = F.conv2d(x, state[f"{name}.weight"], padding=1)
+        x = F.max_pool2d(x, 2) if pool else x
+        mean, var = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
+        return F.gelu(F.batch_norm(x, mean, var, bias=state[f"{norm}.bias"]))
+
+    x = F.gelu(F.conv2d(images, state["stem.filters"]))
+    for stage in ("stage1", "stage2", "stage3"):
+        x = convolution(f"{stage}.conv1", x, f"{stage}.norm1", pool=True)
+        x = convolution(f"{stage}.conv2", x, f"{stage}.norm2", pool=False)
+    expected = x.flatten(2).max(2).values @ state["head.weight"].T / 9
+    torch.testing.assert_close(model(images), expected)
+
+
+def test_convolutions_begin_as_the_identity_on_their_first_channels() -> None:
+    model, seen = ConvNet(width=32), []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            images = torch.randn(2, module.in_channels, 5, 5)
+            same = min(module.in_channels, module.out_channels)
+            output = module(images)
+            torch.testing.assert_close(output[:, :same], images[:, :same], msg=name)
+            assert module.out_channels == same or output[:, same:].std() > 0.1
+            seen.append((module.in_channels, module.out_channels))
+    assert seen == [(24, 32), (32, 32), (32, 128), (128, 128), (128, 128), (128, 128)]
+
+
+def test_the_stem_whitens() -> None:
+    """Against numpy's covariance of all 2x2 patches, cut out one by one."""
+    images, stem = pictures(20), Stem()
+    stem.whiten(images)
+    outputs = F.conv2d(images, stem.filters).permute(1, 0, 2, 3).reshape(24, -1).double().numpy()
+    assert np.array_equal(outputs[12:], -outputs[:12])
+    second_moments = outputs[:12] @ outputs[:12].T / outputs.shape[1]
+    np.testing.assert_allclose(second_moments - np.diag(second_moments.diagonal()), 0, atol=1e-3)
+    cut = [images[:, :, y : y + 2, x : x + 2].flatten(1).numpy() for y in range(31) for x in range(31)]
+    patches = np.concatenate(cut).astype(np.float64)
+    values = np.linalg.eigvalsh(patches.T @ patches / len(patches))[::-1]
+    # What is added to the eigenvalues keeps directions in which nothing varies from being magnified without end.
+    np.testing.assert_allclose(second_moments.diagonal(), values / (values + 5e-4), rtol=1e-3)
+    assert second_moments.diagonal().min() > 0.95
+    answers = stem(images)
+    assert answers.shape == (20, 24, 31, 31)
+    np.testing.assert_allclose(answers[:, 3].flatten().numpy(), F.gelu(torch.from_numpy(outputs[3])), atol=1e-5)
+
+
+def test_the_largest_components_come_first_and_no_variation_at_all_is_no_trouble() -> None:
+    stem = Stem()
+    stem.whiten(pictures(20))
+    lengths = stem.filters[:12].flatten(1).norm(dim=1)
+    assert (lengths.diff() > 0).all()  # one over the root of the eigenvalue
+    stem.whiten(torch.zeros(2, 3, 32, 32))
+    assert torch.isfinite(stem.filters).all()
+
+
+def test_nothing_of_the_stem_is_trained_and_nothing_scales_after_a_norm(model: ConvNet) -> None:
+    names = {name for name, _ in model.named_parameters()}
+    parts = {f"stage{n}.{part}{m}" for n in (1, 2, 3) for m in (1, 2) for part in ("conv", "norm")}
+    assert names == {"head.weight"} | {f"{part}.{'weight' if 'conv' in part else 'bias'}" for part in parts}
+    assert not any("norm" in name and name.endswith("weight") for name in model.state_dict())
+    before = model.stem.filters.clone()
+    torch.autograd.backward(model(pictures(2)).sum())
+    assert not model.stem.filters.requires_grad
+    assert torch.equal(model.stem.filters, before)
+
+
+def test_saved_and_loaded_it_answers_the_same(model: ConvNet) -> None:
+    images = pictures(4)
+    other = ConvNet(width=WIDTH).eval()
+    assert not torch.equal(other(images), model(images))
+    other.load_state_dict(load(save(model.state_dict())))
+    assert torch.equal(other(images), model(images))
+
+
+def test_running_statistics_follow_quickly() -> None:
+    model = ConvNet(width=WIDTH)
+    model.stem.whiten(pictures(4))
+    images = pictures(6)
+    x = F.max_pool2d(model.stage1.conv1(model.stem(images)), 2)
+    model(images)
+    mean = model.stage1.norm1.running_mean
+    assert mean is not None
+    torch.testing.assert_close(mean, 0.4 * x.mean((0, 2, 3)))
