@@ -1,12 +1,14 @@
 """The batched augmentation against a per-image one written the obvious way."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from scipy import stats
 
-from cifarfast.augment import augment, draw, normalize
+from cifarfast.augment import alternating_flips, augment, draw, draw_batch, normalize, shrink
 from cifarfast.randomness import generator
 from cifarfast.recipe import Augmentation
 
@@ -121,3 +123,78 @@ def test_probabilities_of_zero_and_one_are_exact() -> None:
     always = draw(Augmentation(flip_probability=1.0, cutout_probability=1.0), 4096, generator(0, "augment"))
     assert never[[2, 5]].sum(1).tolist() == [0, 0]
     assert always[[2, 5]].sum(1).tolist() == [4096, 4096]
+
+
+def flips(indices: npt.NDArray[np.int64], epoch: int, *, probability: float = 0.5, seed: int = 3) -> list[bool]:
+    flipped = alternating_flips(indices, epoch, probability=probability, seed=seed)
+    assert flipped.dtype == torch.bool
+    return list(map(bool, flipped))
+
+
+def test_every_image_is_mirrored_in_every_other_epoch() -> None:
+    indices = np.arange(500)
+    even, odd = flips(indices, 0), flips(indices, 1)
+    assert odd == [not flipped for flipped in even]
+    for epoch in range(2, 8):
+        assert flips(indices, epoch) == (odd if epoch % 2 else even)
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.2])
+def test_the_share_that_is_mirrored_in_even_epochs_is_a_setting(probability: float) -> None:
+    mirrored = sum(flips(np.arange(20_000), 0, probability=probability))
+    assert stats.binomtest(mirrored, 20_000, probability).pvalue > 1e-3
+    assert not any(flips(np.arange(100), 0, probability=0.0))
+    assert all(flips(np.arange(100), 0, probability=1.0))
+
+
+def test_whether_an_image_is_mirrored_does_not_depend_on_its_batch_but_on_the_seed() -> None:
+    everyone, order = flips(np.arange(300), 0), np.random.default_rng(1).permutation(300)
+    for batch in np.split(order, 6):
+        assert flips(batch, 0) == [everyone[index] for index in batch]
+    assert flips(np.array([7, 7]), 0) == [everyone[7]] * 2
+    differing = sum(one != other for one, other in zip(everyone, flips(np.arange(300), 0, seed=4), strict=True))
+    assert stats.binomtest(differing, 300).pvalue > 1e-3
+
+
+def test_without_alternation_the_draws_of_a_batch_are_those_of_its_generator() -> None:
+    for indices in (np.arange(64), np.arange(64) + 1000):
+        ours = draw_batch(EVERYTHING, indices, seed=1, epoch=2, number=3)
+        assert torch.equal(ours, draw(EVERYTHING, 64, generator(1, "augment", 2, 3)))
+
+
+def test_with_alternation_only_the_flips_are_others() -> None:
+    settings = replace(EVERYTHING, alternate_flip=True)
+    indices = np.random.default_rng(2).permutation(500)[:200]
+    drawn = {epoch: draw_batch(settings, indices, seed=1, epoch=epoch, number=3) for epoch in (2, 3)}
+    for epoch, ours in drawn.items():
+        usual = draw_batch(EVERYTHING, indices, seed=1, epoch=epoch, number=3)
+        assert torch.equal(ours[[0, 1, 3, 4, 5]], usual[[0, 1, 3, 4, 5]])
+        assert not torch.equal(ours[2], usual[2])
+    assert torch.equal(drawn[2][2], 1 - drawn[3][2])
+    elsewhere = draw_batch(settings, indices[::-1].copy(), seed=1, epoch=2, number=9)
+    assert torch.equal(elsewhere[2].flip(0), drawn[2][2])
+    assert not torch.equal(draw_batch(settings, indices, seed=5, epoch=2, number=3)[2], drawn[2][2])
+    always = draw_batch(replace(settings, flip_probability=1.0), indices, seed=1, epoch=0, number=0)
+    assert always[2].all()
+
+
+@pytest.mark.parametrize("size", [24, 17])
+def test_shrinking_is_that_of_pillow(size: int) -> None:
+    """To its whole pixel values, which it rounds after each of two passes."""
+    image_module = pytest.importorskip("PIL.Image")
+    smooth = torch.nn.functional.avg_pool2d(pictures(4).float(), 5, 1, 2).round()
+    ours = shrink(smooth, size)
+    for image, small in zip(smooth, ours, strict=True):
+        picture = image_module.fromarray(image.permute(1, 2, 0).to(torch.uint8).numpy())
+        theirs = np.asarray(picture.resize((size, size), image_module.Resampling.BILINEAR), dtype=np.float32)
+        np.testing.assert_allclose(small.permute(1, 2, 0).numpy(), theirs, atol=1.01)
+
+
+def test_shrinking_keeps_what_is_constant_and_what_has_its_size() -> None:
+    images = pictures(4).float()
+    assert torch.equal(shrink(images, 32), images)
+    constant = torch.tensor([-1.0, 0.25, 3.0]).view(1, 3, 1, 1).expand(2, 3, 32, 32)
+    torch.testing.assert_close(shrink(constant, 20), constant[:, :, :20, :20])
+    small = shrink(images, 20)
+    assert small.shape == (4, 3, 20, 20)
+    torch.testing.assert_close(small.mean((2, 3)), images.mean((2, 3)), rtol=0.02, atol=0)

@@ -2,7 +2,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from cifarfast.door import named_recipe
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
+from cifarfast.schedule import one_cycle
 
 
 def test_the_reference_is_the_published_one() -> None:
@@ -27,6 +29,9 @@ def test_a_recipe_is_a_value() -> None:
         ("max_lr", float("nan")), ("max_lr", float("inf")), ("div_factor", -1.0), ("final_div_factor", 0.0),
         ("pct_start", 1.5), ("anneal", "cubic"), ("base_momentum", 1.0), ("max_momentum", -0.1),
         ("weight_decay", -1e-4), ("label_smoothing", 1.0), ("dropout", 1.0), ("dropout", float("nan")),
+        ("tta", "twice"), ("network", "vgg"), ("width", 0), ("low_resolution", 16), ("low_resolution", 33),
+        ("low_resolution_share", -0.1), ("low_resolution_share", 1.5), ("low_resolution_share", float("nan")),
+        ("optimizer", "sgd"), ("head_lr", 0.0), ("head_lr", float("inf")), ("bias_lr", -1.0),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(field: str, value: object) -> None:
@@ -44,3 +49,30 @@ def test_a_wrong_value_is_refused_by_name(field: str, value: object) -> None:
 def test_a_wrong_augmentation_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"{field} must be .* not {value!r}"):
         Augmentation(**{field: value})  # type: ignore[arg-type]
+
+
+def test_what_a_network_cannot_do_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"^dropout must be 0 for convnet, which has none, not 0.07$"):
+        Recipe(network="convnet")
+    with pytest.raises(ValueError, match=r"^low_resolution_share must be 0 for resnet, [^\n]* not 0.5$"):
+        Recipe(low_resolution_share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "small"),
+    [(0.0, 4, 0), (0.5, 4, 2), (0.5, 7, 4), (0.3, 4, 1), (1.0, 3, 3), (0.1, 4, 0), (0.9, 1, 1)],
+)
+def test_the_images_of_the_first_epochs_are_small(share: float, epochs: int, small: int) -> None:
+    recipe = Recipe(network="convnet", dropout=0.0, low_resolution=20, low_resolution_share=share, epochs=epochs)
+    assert [recipe.size(epoch) for epoch in range(epochs)] == [20] * small + [32] * (epochs - small)
+
+
+def test_the_speedrun_is_found_by_its_name_and_falls_from_its_peak_to_nothing() -> None:
+    recipe = named_recipe(["--recipe", "speedrun-91"])
+    assert recipe == RECIPES["speedrun-91"]
+    assert (recipe.network, recipe.optimizer, recipe.target_accuracy) == ("convnet", "muon", 0.9142)
+    schedule = one_cycle(recipe, steps_per_epoch=50_000 // recipe.batch_size)
+    rates = [schedule.lr(step) for step in range(schedule.steps)]
+    assert rates[0] == pytest.approx(recipe.max_lr, rel=0.05)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01 * recipe.max_lr

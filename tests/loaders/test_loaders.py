@@ -35,6 +35,8 @@ def expect(batches: list[Batch], data: Beton, indices: list[npt.NDArray[np.int64
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(batch.images, torch.from_numpy(data.images[chosen]).permute(0, 3, 1, 2))
         assert torch.equal(batch.labels, torch.from_numpy(data.labels[chosen]))
+        assert batch.indices.dtype == np.int64
+        assert np.array_equal(batch.indices, chosen)
 
 
 @every_loader
@@ -74,7 +76,8 @@ def test_evaluation_sees_every_image_once_in_order(name: LoaderName, train: Feed
     feed = dataclasses.replace(train, train=False)
     with opened(name, feed).epoch(0) as batches:
         kept = list(batches)
-    assert [len(batch.labels) for batch in kept] == [16] * 12 + [11]
+    assert [len(batch.labels) for batch in kept] == [len(batch.indices) for batch in kept] == [16] * 12 + [11]
+    assert np.array_equal(np.concatenate([batch.indices for batch in kept]), np.arange(IMAGES))
     assert torch.equal(torch.cat([batch.images for batch in kept]), torch.from_numpy(data.images).permute(0, 3, 1, 2))
     assert torch.equal(torch.cat([batch.labels for batch in kept]), torch.from_numpy(data.labels))
 

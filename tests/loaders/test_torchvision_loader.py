@@ -112,6 +112,11 @@ def test_a_hole_as_large_as_the_image_is_refused(copies: Path) -> None:
         augmented(copies, Augmentation(cutout_size=32))
 
 
+def test_a_flip_that_alternates_is_refused(copies: Path) -> None:
+    with pytest.raises(UserError, match=r"^the torchvision loader flips at random: add --no-alternate-flip, [^\n]*$"):
+        augmented(copies, Augmentation(alternate_flip=True))
+
+
 def run(path: Path, *, workers: int, epoch: int = 0, start: int = 0, train: bool = True) -> list[Batch]:
     feed = Feed(path=path, images=IMAGES, batch_size=32, train=train, seed=4)
     loader = TorchvisionLoader(feed, device=CPU, workers=workers, augmentation=Augmentation(), mean=MEAN)
@@ -122,7 +127,8 @@ def run(path: Path, *, workers: int, epoch: int = 0, start: int = 0, train: bool
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in zip(one, other, strict=True)
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and np.array_equal(a.indices, b.indices)
+        for a, b in zip(one, other, strict=True)
     )
 
 
