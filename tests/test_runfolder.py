@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
 from cifarfast.metrics import EpochRow
+from cifarfast.networks.convnet import ConvNet
 from cifarfast.networks.resnet import ResNet
 from cifarfast.records import sealed
 from cifarfast.runfolder import RunFolder, read_model, read_rows, read_run
@@ -143,10 +144,19 @@ def test_the_weights_of_another_network_are_refused(
     name = next(iter(tensors))
     if (changed := change(tensors.pop(name))) is not None:
         tensors[name] = changed
-    (tmp_path / "run").mkdir()
-    write_tensors(tmp_path / "run" / "model.safetensors", tensors)
+    _check_refused(tmp_path / "run", tensors)
+
+
+def test_the_weights_of_another_recipe_are_refused(tmp_path: Path) -> None:
+    _check_refused(tmp_path / "run", ConvNet(width=4).state_dict())
+
+
+def _check_refused(run: Path, tensors: dict[str, torch.Tensor]) -> None:
+    with RunFolder(run) as folder:
+        folder.write_config(CONFIG)
+    write_tensors(run / "model.safetensors", tensors)
     with pytest.raises(UserError, match="holds the weights of another network"):
-        read_model(tmp_path / "run")
+        read_model(run)
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:

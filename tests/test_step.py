@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cifarfast.augment import normalize
+from cifarfast.augment import augment, draw_batch, normalize
 from cifarfast.device import AmpDtype, Device
 from cifarfast.errors import NonFiniteError
 from cifarfast.loaders.base import Batch
 from cifarfast.model import build_model
+from cifarfast.networks.convnet import ConvNet
 from cifarfast.networks.resnet import ResNet
 from cifarfast.randomness import generator
 from cifarfast.recipe import Augmentation, Recipe
@@ -26,6 +27,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PLAIN = Recipe(
     batch_size=8, dropout=0.0, augmentation=Augmentation(crop_padding=0, flip_probability=0.0, cutout_size=0)
 )
+SPEEDRUN = replace(PLAIN, network="convnet", width=4, optimizer="muon", low_resolution=20)
 CPU = torch.device("cpu")
 SCHEDULE = one_cycle(replace(PLAIN, max_lr=1e-3, div_factor=1.0, epochs=1), steps_per_epoch=8)
 NAN = math.nan
@@ -43,7 +45,10 @@ def batch(number: int, size: int = 8) -> Batch:
 
 def trainer(recipe: Recipe = PLAIN, on: Device | None = None, *, seed: int = 1) -> TrainStep:
     on = on or device()
-    model = build_model(recipe, seed=seed).to(memory_format=on.memory_format)
+    model = build_model(recipe, seed=seed)
+    if isinstance(model, ConvNet):
+        model.stem.whiten(torch.randn(8, 3, 32, 32, generator=generator(0, "whiten")))
+    model.to(memory_format=on.memory_format)
     step = TrainStep(model, recipe, on, mean=MEAN, std=STD, seed=1)
     step.set(lr=1e-3, momentum=0.9)
     return step
@@ -109,10 +114,28 @@ def test_a_loader_that_augments_is_only_normalised() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_images_of_the_first_epochs_are_small(layout: torch.memory_format) -> None:
+    recipe = replace(SPEEDRUN, augmentation=Augmentation(alternate_flip=True), epochs=2, low_resolution_share=0.5)
+    step = trainer(recipe, device(layout=layout))
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    for epoch, size in ((0, 20), (1, 32)):
+        images, masks = step.inputs(batch(0), augmented=False, epoch=epoch, number=3)
+        assert masks is None
+        assert images.is_contiguous(memory_format=layout)
+        draws = draw_batch(recipe.augmentation, batch(0).indices, seed=1, epoch=epoch, number=3)
+        whole = augment(batch(0).images, draws, mean, std, recipe.augmentation, torch.float32)
+        expected = F.interpolate(whole, size=(size, size), mode="bilinear", antialias=True) if size < 32 else whole
+        assert torch.equal(images, expected)
+        already, _ = step.inputs(batch(0), augmented=True, epoch=epoch, number=3)
+        assert already.shape == (8, 3, size, size)
+
+
 def poison(step: TrainStep, where: str) -> Callable[[], None]:
     """Make the steps to come non-finite; the function returned undoes that."""
     if where == "gradient":
-        parameter = resnet(step).layer2.conv.weight
+        name = "layer2.conv.weight" if isinstance(step.model, ResNet) else "stage2.conv1.weight"
+        parameter = step.model.get_parameter(name)
         handle = parameter.register_post_accumulate_grad_hook(spoil)  # type: ignore[no-untyped-call]
         return lambda: handle.remove()
     forward, std = step._forward, step.std
@@ -155,9 +178,10 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+@pytest.mark.parametrize("recipe", [PLAIN, SPEEDRUN], ids=["reference", "speedrun"])
 @pytest.mark.parametrize("precision", [None, "bf16", "fp16"])
-def test_a_non_finite_step_changes_nothing(precision: AmpDtype | None) -> None:
-    step = trainer(replace(PLAIN, batch_size=2), device(amp_dtype=precision))
+def test_a_non_finite_step_changes_nothing(precision: AmpDtype | None, recipe: Recipe) -> None:
+    step = trainer(replace(recipe, batch_size=2), device(amp_dtype=precision))
     if precision == "fp16":
         step.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     take(step, 0)
