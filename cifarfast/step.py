@@ -70,7 +70,9 @@ class Statistics:
 def compiled_part(recipe: Recipe) -> Recipe:
     """What of a recipe a compiled step depends on; the rest is as in `Recipe()`."""
     usual = Recipe()
-    return replace(recipe, **{name: getattr(usual, name) for name in _NEVER_COMPILED})
+    # How long a run is decides which sizes of image it sees.
+    free = [name for name in _NEVER_COMPILED if name != "epochs" or not recipe.low_resolution_share]
+    return replace(recipe, **{name: getattr(usual, name) for name in free})
 
 
 class TrainStep:

@@ -18,7 +18,7 @@ from cifarfast.model import build_model
 from cifarfast.networks.convnet import ConvNet
 from cifarfast.networks.resnet import ResNet
 from cifarfast.randomness import generator
-from cifarfast.recipe import Augmentation, Recipe
+from cifarfast.recipe import RECIPES, Augmentation, Recipe
 from cifarfast.schedule import one_cycle
 from cifarfast.step import Statistics, TrainStep, compiled_part, evaluate
 from tests.tiny import build_tiny
@@ -417,3 +417,12 @@ def test_what_is_compiled_is_all_but_schedule_and_optimizer() -> None:
     for change in ({"batch_size": 8}, {"dropout": 0.0}, {"label_smoothing": 0.1}, {"augmentation": holes}):
         assert compiled_part(replace(free, **change)) != compiled_part(usual)
         assert compiled_part(replace(free, **change)) == compiled_part(replace(usual, **change))
+
+
+def test_of_small_images_first_the_number_of_epochs_decides_what_is_compiled() -> None:
+    speedrun = RECIPES["speedrun-91"]
+    assert compiled_part(replace(speedrun, epochs=1)) != compiled_part(speedrun)
+    assert compiled_part(replace(speedrun, epochs=1, low_resolution_share=0.0)) == compiled_part(
+        replace(speedrun, low_resolution_share=0.0)
+    )
+    assert compiled_part(replace(speedrun, max_lr=1.0)) == compiled_part(speedrun)

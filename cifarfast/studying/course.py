@@ -87,10 +87,12 @@ def _check_fitting(plan: Plan, manifest: Manifest) -> None:
         config, asked = run.run.config, (usual.train_images, usual.test_images)
         if not of_data(config, manifest) or (config.train_images, config.test_images) != asked:
             raise UserError(f"{run.run.path} is of other images than {usual.data} holds: choose another --out")
-    kinds = len({compiled_part(recipe) for recipe in plan.recipes.values()})
+    kinds = len(
+        {(compiled_part(each), each.size(epoch)) for each in plan.recipes.values() for epoch in range(each.epochs)}
+    )
     if usual.runtime.compile and kinds > MOST_COMPILED:
         raise UserError(
-            f"--recipe names {kinds} recipes that are compiled differently, of which {MOST_COMPILED} fit into one "
+            f"--recipe asks for {kinds} compiled versions of the step, of which {MOST_COMPILED} fit into one "
             "process: train them by several commands with the same --out"
         )
 

@@ -233,7 +233,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(plan_of: Callable[
     assert "--batch-size 14 is more than the 13 training images" in refused(huge)
     rates = {f"drop{n}": replace(BASE, dropout=n / 10) for n in range(9)}
     many = replace(plan_of("base", compile=True), recipes=rates)
-    assert "--recipe names 9 recipes that are compiled differently, of which 8 fit into one process" in refused(many)
+    assert "--recipe asks for 9 compiled versions of the step, of which 8 fit into one process" in refused(many)
     assert "gone holds no manifest.json" in refused(replace(plan, usual=replace(plan.usual, data=Path("gone"))))
     assert not plan.out.exists()
     assert torch._dynamo.config.recompile_limit >= MOST_COMPILED
