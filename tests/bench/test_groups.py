@@ -396,10 +396,10 @@ def test_copies_copy(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_augmenters_do_the_same_work(lab: Lab, name: str) -> None:
     """Each image of the result is the source, mirrored or not, moved by 0 to 4 pixels, and a hole of 8x8."""
-    pixels = variants.pixels(64)
+    pixels = variants.pixels(128)  # so many that each offset is drawn
     augmenter = bench_augment.AUGMENTERS[name](lab, pixels)
     first, second = augmenter.once().clone(), augmenter.once()
-    assert first.shape == (64, 3, 32, 32)
+    assert first.shape == (128, 3, 32, 32)
     assert first.dtype == torch.float32
     assert first.is_contiguous(memory_format=LAYOUTS[augmenter.layout])
     assert not torch.equal(first, second)  # drawn anew

@@ -298,6 +298,7 @@ def _with_header(raw: bytes, header: bytes) -> bytes:
 def _write_model(folder: Path) -> Path:
     torch.manual_seed(0)
     with RunFolder(folder / "run") as run:
+        run.write_config(CONFIG)
         run.write_model(ResNet())
     return folder / "run" / "model.safetensors"
 
