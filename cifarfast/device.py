@@ -59,6 +59,11 @@ class Device:
         """Whether fp32 products and convolutions run in TF32 here."""
         return self.target.type == "cuda" and torch.backends.cudnn.allow_tf32
 
+    @property
+    def cudnn_benchmark(self) -> bool:
+        """Whether cuDNN tries its algorithms and keeps the fastest; elsewhere that setting of torch changes nothing."""
+        return self.target.type == "cuda" and torch.backends.cudnn.benchmark
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the forward pass and the loss are computed."""
         if self.amp_dtype is None:

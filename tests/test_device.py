@@ -64,6 +64,14 @@ def test_deterministic_kernels_are_asked_for_and_given_up_again() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_what_cudnn_is_told_is_not_in_effect_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing some libraries sets it; a run must not seem another one for that."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    device = open_device(Runtime(device="cpu"), pytest.fail)
+    assert (device.cudnn_benchmark, device.tf32) == (False, False)
+
+
 def test_memory_is_in_bytes() -> None:
     device = Device(target=torch.device("cpu"), amp_dtype=None, memory_format=torch.channels_last)
     # A process with torch in it holds more than 50 MB and, in these tests, less than 100 GB.
