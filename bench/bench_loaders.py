@@ -34,7 +34,7 @@ def bench_augmented(lab: Lab, loader: LoaderName, workers: int | None) -> Entran
     """What the loader does not do itself is done on the device, eagerly."""
     opened = _open(lab, loader, workers, augmentation=Augmentation())
     recipe = Recipe(batch_size=opened.feed.batch_size, dropout=0.0)  # so that no dropout masks are drawn
-    model = lab.device.place(build_model(Recipe(dropout=0.0), seed=0))
+    model = lab.device.place(build_model(recipe, seed=0))
     step = TrainStep(model, recipe, lab.device, mean=lab.manifest.mean, std=lab.manifest.std, seed=0)
 
     def once() -> None:

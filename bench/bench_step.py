@@ -145,6 +145,5 @@ def _refuse(reason: str) -> NoReturn:
 
 def _entrant(once: Callable[[], None], facts: dict[str, Any], part: str) -> Entrant:
     images = facts["batch_size"]
-    return Entrant(
-        once=once, work=images, warm_up=WARM_UP, facts=facts | {"flops": flops_per_image(Recipe())[part] * images}
-    )
+    flops = flops_per_image(Recipe())[part] * images
+    return Entrant(once=once, work=images, warm_up=WARM_UP, facts=facts | {"flops": flops})

@@ -151,10 +151,8 @@ def _images(config: SavedConfig, data: Path | None) -> Iterator[tuple[str, Itera
         note(f"checking on noise, because the data of the run is not at hand: {error}")
         random = torch.Generator().manual_seed(0)
         noise = torch.randint(0, 256, (NOISE_IMAGES, *IMAGE_SHAPE), dtype=torch.uint8, generator=random)
-        yield (
-            "images of noise",
-            iter([Batch(noise, torch.zeros(NOISE_IMAGES, dtype=torch.int64), np.arange(NOISE_IMAGES))]),
-        )
+        labels = torch.zeros(NOISE_IMAGES, dtype=torch.int64)
+        yield "images of noise", iter([Batch(noise, labels, np.arange(NOISE_IMAGES))])
         return
     note(f"asking onnxruntime and torch about {loader.feed.count:,} test images")
     with loader.epoch(0) as batches:

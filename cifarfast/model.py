@@ -63,6 +63,11 @@ def layer_table(recipe: Recipe) -> list[Layer]:
     ]
 
 
+def parameter_count(recipe: Recipe) -> int:
+    """Trained parameters, those of the norms between the layers of the table included."""
+    return sum(parameter.numel() for parameter in _meta_model(recipe).parameters())
+
+
 def flops_per_image(recipe: Recipe) -> dict[str, int]:
     """FLOPs of one image: `forward`, and `train` for forward and backward; a multiply-add counts as two."""
     images = torch.empty(1, *IMAGE_SHAPE, device="meta")

@@ -1,6 +1,6 @@
 """Everything that a run needs, built from what it was asked to do: data, device, loaders, network and step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,7 @@ class Setup:
             workers=self.train_loader.workers,
             threads=torch.get_num_threads(),
             tf32=self.device.tf32,
-            cudnn_benchmark=torch.backends.cudnn.benchmark,
+            cudnn_benchmark=self.device.cudnn_benchmark,
             deterministic=torch.are_deterministic_algorithms_enabled(),
         )
 
@@ -131,6 +131,7 @@ def set_up(config: RunConfig, site: Site | None = None) -> Setup:
     with unchanged(config.data, manifest):
         train_loader = loader_of(train_feed, recipe, runtime, device, manifest)
         test_loader = loader_of(test_feed, recipe, runtime, device, manifest)
+        sample = _sample(train_feed, manifest) if recipe.network == "convnet" else None
     return Setup(
         config=config,
         manifest=manifest,
@@ -138,15 +139,15 @@ def set_up(config: RunConfig, site: Site | None = None) -> Setup:
         fingerprint=site.fingerprint,
         train_loader=train_loader,
         test_loader=test_loader,
-        step=_untrained(site, recipe, seed, train_feed),
+        step=_untrained(site, recipe, seed, sample),
     )
 
 
-def _untrained(site: Site, recipe: Recipe, seed: int, feed: Feed) -> TrainStep:
-    """A step at its beginning: that of an earlier run where it fits, else a new one."""
+def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | None) -> TrainStep:
+    """A step at its beginning: that of an earlier run where it fits, else a new one; `sample` whitens the stem."""
     model, manifest = build_model(recipe, seed=seed), site.manifest
-    if isinstance(model, ConvNet):
-        model.stem.whiten(_sample(feed, manifest))
+    if isinstance(model, ConvNet) and sample is not None:
+        model.stem.whiten(sample)
     if step := site.steps.get(compiled_part(recipe)):
         step.reset(model, recipe, seed=seed)
         return step
@@ -158,9 +159,10 @@ def _untrained(site: Site, recipe: Recipe, seed: int, feed: Feed) -> TrainStep:
 
 def _sample(feed: Feed, manifest: Manifest) -> torch.Tensor:
     """Some normalised training images (N, 3, 32, 32), evenly spaced through those of a run."""
-    chosen = np.linspace(0, feed.images - 1, min(feed.count, WHITENING_IMAGES), dtype=np.int64)
-    images = torch.from_numpy(read_beton(feed.path).images[chosen]).permute(0, 3, 1, 2)
-    return normalize(images, torch.tensor(manifest.mean), torch.tensor(manifest.std), torch.float32)
+    of_run = replace(feed, train=False).order(0)
+    chosen = np.linspace(0, len(of_run) - 1, min(len(of_run), WHITENING_IMAGES), dtype=np.int64)
+    images = torch.from_numpy(read_beton(feed.path, of_run[chosen]).images)
+    return normalize(images.permute(0, 3, 1, 2), torch.tensor(manifest.mean), torch.tensor(manifest.std), torch.float32)
 
 
 def feed_of(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: int | None, seed: int) -> Feed:

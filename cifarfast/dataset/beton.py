@@ -62,13 +62,19 @@ class Beton(NamedTuple):
     """(N,), 0 to 9."""
 
 
-def read_beton(path: Path) -> Beton:
-    """Read a whole raw-image `.beton` file into memory.
+def read_beton(path: Path, indices: npt.NDArray[np.int64] | None = None) -> Beton:
+    """Read the images of a raw-image `.beton` file into memory.
+
+    Args:
+        path: the file.
+        indices: int64 (N,), which of them, in which order; None for all.
 
     Raises:
         UserError: as `read_raw`.
     """
     data, rows = read_raw(path)
+    if indices is not None:
+        rows = rows[indices]
     windows = np.lib.stride_tricks.sliding_window_view(data, IMAGE_BYTES)
     images = windows[rows["image"]["data_ptr"]].reshape(-1, *IMAGE_SHAPE)
     return Beton(images, rows["label"].astype(np.int64))

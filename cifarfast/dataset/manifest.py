@@ -152,7 +152,8 @@ def unchanged(folder: Path, manifest: Manifest) -> Iterator[None]:
     before = _identity(folder)
     yield
     try:
-        same = _identity(folder) == before and read_manifest(folder) == manifest
+        # In this order: what was read is then the file that has been there all the time.
+        same = read_manifest(folder) == manifest and _identity(folder) == before
     except UserError:
         same = False
     if not same:

@@ -80,10 +80,8 @@ class TorchvisionLoader:
 
         The iterator raises UserError if a worker dies, or none delivers anything for `stall_seconds`.
         """
-        images, indices = (
-            _EpochImages(self._data, self._transform, self.feed.seed, epoch),
-            self.feed.indices(epoch, start),
-        )
+        images = _EpochImages(self._data, self._transform, self.feed.seed, epoch)
+        indices = self.feed.indices(epoch, start)
         loader = DataLoader(
             images,
             batch_sampler=[batch.tolist() for batch in indices],

@@ -1,6 +1,6 @@
 """What can be shown of a run: all that its folder holds and, where the data is still there, pictures of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 
 from cifarfast.augment import augment, draw_batch
 from cifarfast.config import SavedConfig
-from cifarfast.dataset.beton import IMAGE_BYTES, IMAGE_SHAPE, read_raw
+from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import Manifest, read_manifest
 from cifarfast.device import open_device
 from cifarfast.door import note
@@ -191,7 +191,7 @@ def _mistakes(
             truth=names[predictions.labels[place]],
             truth_probability=float(probabilities[place, predictions.labels[place]]),
         )
-        for pixels, index, place in zip(_images(feed, chosen)[0], chosen, worst, strict=True)
+        for pixels, index, place in zip(read_beton(feed.path, chosen).images, chosen, worst, strict=True)
     ]
 
 
@@ -202,7 +202,7 @@ def _augmented(run: Run, folder: Path, manifest: Manifest) -> list[Example] | Ab
         return Absent("the torchvision loader augments in processes of its own, with draws of its own")
     recipe, feed = config.recipe, _feed(config, folder, manifest, train=True)
     indices = feed.order(0)[: recipe.batch_size]
-    images, labels = _images(feed, indices[:AUGMENTED_SHOWN])
+    images, labels = read_beton(feed.path, indices[:AUGMENTED_SHOWN])
     draws = draw_batch(recipe.augmentation, indices, seed=config.seed, epoch=0, number=0)[:, : len(images)]
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     mean, std = torch.tensor(config.mean), torch.tensor(config.std)
@@ -214,12 +214,3 @@ def _augmented(run: Run, folder: Path, manifest: Manifest) -> list[Example] | Ab
 def _feed(config: SavedConfig, folder: Path, manifest: Manifest, *, train: bool) -> Feed:
     name, limit = ("train", config.train_images) if train else ("test", config.test_images)
     return feed_of(folder, manifest, name, config.recipe, limit, config.seed)
-
-
-def _images(feed: Feed, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[Pixels, npt.NDArray[np.int64]]:
-    """Some images of a split, (N, 32, 32, 3), and their labels, without a copy of the rest."""
-    data, rows = read_raw(feed.path)
-    chosen = rows[np.asarray(indices, np.int64)]
-    windows = np.lib.stride_tricks.sliding_window_view(data, IMAGE_BYTES)
-    images = windows[chosen["image"]["data_ptr"]].reshape(-1, *IMAGE_SHAPE)
-    return images, chosen["label"].astype(np.int64)

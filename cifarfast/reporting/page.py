@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cifarfast.lr_plot import range_plot
-from cifarfast.model import empty_model, layer_table
+from cifarfast.model import layer_table, parameter_count
 from cifarfast.predictions import Predictions, wilson_interval
 from cifarfast.reporting import plots
 from cifarfast.reporting.evidence import Absent, Evidence, gather
@@ -193,10 +193,9 @@ def _schedule(run: Run) -> OneCycle:
 
 def _layers(run: Run) -> list[Any]:
     """The layers, none where the run's network was another one than today's of that name."""
-    layers = layer_table(run.config.recipe)
-    # Between the layers there may be some more: the shifts of BatchNorm.
-    known = sum(parameter.numel() for parameter in empty_model(run.config.recipe).parameters())
-    return layers if run.summary is None or run.summary.model_parameters == known else []
+    recipe, summary = run.config.recipe, run.summary
+    known = summary is None or summary.model_parameters == parameter_count(recipe)
+    return layer_table(recipe) if known else []
 
 
 def _groups(run: Run) -> dict[str, dict[str, Any]]:

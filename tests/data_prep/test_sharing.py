@@ -127,14 +127,15 @@ def test_readers_see_the_old_folder_or_the_new_one(out: Path, old: Source) -> No
     over = threading.Event()
 
     def keep_converting() -> None:
-        while not over.is_set():
+        while not over.wait(0.2):  # without a pause, hardly anybody would get in
             convert(old, out)
+            over.wait(0.2)
             convert(NEW, out)
 
     thread = threading.Thread(target=keep_converting)
     thread.start()
     seen: list[str] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     try:
         while (len(seen) < 10 or len(set(seen)) < 2) and time.monotonic() < deadline:
             with contextlib.suppress(UserError):
