@@ -70,10 +70,13 @@ def alternating_flips(indices: Indices, epoch: int, *, probability: float, seed:
 
 
 def shrink(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Images (B, 3, 32, 32) at `size` pixels a side: a weighted mean of what a pixel covers ("triangle" filter)."""
+    """Images (B, 3, 32, 32) at `size` pixels a side: a weighted mean of what a pixel covers ("triangle" filter).
+
+    The arithmetic is fp32: on a CPU torch knows no other for this.
+    """
     if size == images.shape[-1]:
         return images
-    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    return F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).to(images.dtype)
 
 
 def augment(

@@ -190,6 +190,13 @@ def test_shrinking_is_that_of_pillow(size: int) -> None:
         np.testing.assert_allclose(small.permute(1, 2, 0).numpy(), theirs, atol=1.01)
 
 
+def test_shrinking_works_in_bf16_and_is_that_of_fp32_but_for_the_rounding() -> None:
+    images = pictures(4).to(torch.bfloat16)
+    small = shrink(images, 24)
+    assert small.dtype == torch.bfloat16
+    assert torch.equal(small, shrink(images.float(), 24).to(torch.bfloat16))
+
+
 def test_shrinking_keeps_what_is_constant_and_what_has_its_size() -> None:
     images = pictures(4).float()
     assert torch.equal(shrink(images, 32), images)

@@ -27,7 +27,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PLAIN = Recipe(
     batch_size=8, dropout=0.0, augmentation=Augmentation(crop_padding=0, flip_probability=0.0, cutout_size=0)
 )
-SPEEDRUN = replace(PLAIN, network="convnet", width=4, optimizer="muon", low_resolution=20)
+SPEEDRUN = replace(PLAIN, network="convnet", width=4, optimizer="muon", low_resolution=20, low_resolution_share=0.5)
 CPU = torch.device("cpu")
 SCHEDULE = one_cycle(replace(PLAIN, max_lr=1e-3, div_factor=1.0, epochs=1), steps_per_epoch=8)
 NAN = math.nan
@@ -116,7 +116,7 @@ def test_a_loader_that_augments_is_only_normalised() -> None:
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_the_images_of_the_first_epochs_are_small(layout: torch.memory_format) -> None:
-    recipe = replace(SPEEDRUN, augmentation=Augmentation(alternate_flip=True), epochs=2, low_resolution_share=0.5)
+    recipe = replace(SPEEDRUN, augmentation=Augmentation(alternate_flip=True), epochs=2)
     step = trainer(recipe, device(layout=layout))
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     for epoch, size in ((0, 20), (1, 32)):

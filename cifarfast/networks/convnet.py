@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
+from cifarfast.networks.pooling import max_pool
 
 PATCH = 2
 STEM_CHANNELS = 2 * 3 * PATCH * PATCH
@@ -72,7 +73,7 @@ class Stage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H/2, W/2), rounded down."""
-        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
+        x = F.gelu(self.norm1(max_pool(self.conv1(x))))
         return F.gelu(self.norm2(self.conv2(x)))
 
 

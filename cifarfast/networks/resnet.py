@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
+from cifarfast.networks.pooling import max_pool
 
 # Output of every block for one image (channels, height, width): what its dropout mask must cover.
 BLOCK_SHAPES = (
@@ -43,7 +44,7 @@ class ConvBlock(nn.Module):
         """Map (B, C_in, H, W) to (B, C_out, H or H/2, W or W/2); `mask` as in `ResNet.forward`."""
         x = self.conv(x)
         if self.pool:
-            x = F.max_pool2d(x, 2)
+            x = max_pool(x)
         x = F.relu(self.norm(x))
         if mask is not None:
             return drop(x, mask, self.dropout)
@@ -105,7 +106,8 @@ def drop(x: torch.Tensor, mask: torch.Tensor, rate: float) -> torch.Tensor:
     The rate is the nearest 256th (0.07 becomes 18/256 = 0.0703) and the scale is exact for that rate.
     """
     threshold = dropout_threshold(rate)
-    return torch.where(mask >= threshold, x * (256 / (256 - threshold)), 0.0)
+    # Compared as numbers of the images' dtype, which hold 0 to 255 exactly: compiled, bytes are compared lane by lane.
+    return torch.where(mask.to(x.dtype) >= threshold, x * (256 / (256 - threshold)), 0.0)
 
 
 def dropout_threshold(rate: float) -> int:

@@ -1,0 +1,57 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cifarfast.networks.pooling import MaxPool, max_pool
+
+Pool = Callable[[torch.Tensor], torch.Tensor]
+
+
+def pooled(pool: Pool, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What comes out, and the gradient of a weighted sum of it."""
+    images = images.clone().requires_grad_()
+    out = pool(images)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+    return out.detach(), torch.autograd.grad(out, images, weights)[0]
+
+
+def equal_pixels(height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """Few values, so that most windows hold their largest more than once."""
+    values = torch.randint(-2, 2, (3, 5, height, width), generator=torch.Generator().manual_seed(0))
+    return values.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 8), (8, 9), (31, 31), (2, 3)])
+def test_it_is_that_of_torch_gradients_and_layout_too(height: int, width: int, dtype: torch.dtype) -> None:
+    images = equal_pixels(height, width, dtype)
+    ours, theirs = pooled(MaxPool.apply, images), pooled(lambda x: F.max_pool2d(x, 2), images)
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, reference)
+        assert (mine.dtype, mine.stride()) == (reference.dtype, reference.stride())
+
+
+def test_not_a_number_comes_through() -> None:
+    images = equal_pixels(4, 4, torch.float32)
+    images[1, 2, 3, 3] = torch.nan
+    assert torch.equal(MaxPool.apply(images).isnan(), F.max_pool2d(images, 2).isnan())
+
+
+def test_compiled_it_is_the_same_to_the_last_bit() -> None:
+    images = equal_pixels(6, 7, torch.bfloat16)
+    compiled = torch.compile(max_pool, dynamic=False)
+    for mine, reference in zip(pooled(compiled, images), pooled(max_pool, images), strict=True):
+        assert torch.equal(mine, reference)
+
+
+def test_an_exported_network_has_torchs_own() -> None:
+    class Pooling(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return max_pool(x)
+
+    program = torch.export.export(Pooling(), (equal_pixels(4, 4, torch.float32),))
+    assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == [
+        "aten.max_pool2d.default"
+    ]
