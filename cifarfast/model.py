@@ -39,13 +39,13 @@ class Layer:
 
 
 def layer_table(recipe: Recipe) -> list[Layer]:
-    """Output shape, trained parameters and forward FLOPs for one image of every convolution and the head.
+    """Output shape, trained parameters and forward FLOPs for one image of every convolution, norm and the head.
 
-    A convolution of the ResNet stands with its block.
+    In the ResNet a block is one layer.
     """
     model = _meta_model(recipe).eval()
     shapes: dict[str, tuple[int, ...]] = {}
-    rows = (ConvBlock, nn.Linear) if isinstance(model, ResNet) else (Stem, nn.Conv2d, nn.Linear)
+    rows = (ConvBlock, nn.Linear) if isinstance(model, ResNet) else (Stem, nn.Conv2d, nn.BatchNorm2d, nn.Linear)
     modules = {name: m for name, m in model.named_modules() if isinstance(m, rows)}
     for name, module in modules.items():
         module.register_forward_hook(lambda _m, _i, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
@@ -57,15 +57,10 @@ def layer_table(recipe: Recipe) -> list[Layer]:
             name=name,
             output=shapes[name],
             parameters=sum(p.numel() for p in module.parameters()),
-            flops=sum(counts[f"{type(model).__name__}.{name}"].values()),
+            flops=sum(counts.get(f"{type(model).__name__}.{name}", {}).values()),
         )
         for name, module in modules.items()
     ]
-
-
-def parameter_count(recipe: Recipe) -> int:
-    """Trained parameters, those of the norms between the layers of the table included."""
-    return sum(parameter.numel() for parameter in _meta_model(recipe).parameters())
 
 
 def flops_per_image(recipe: Recipe) -> dict[str, int]:

@@ -24,6 +24,7 @@ from cifarfast.runfolder import MODEL_NAME, Run, read_model, read_run
 from cifarfast.runtime import Runtime
 from cifarfast.setup import feed_of
 from cifarfast.step import Evaluation, evaluate
+from cifarfast.tta import Augmented
 
 MISTAKES_SHOWN = 24
 AUGMENTED_SHOWN = 24
@@ -166,11 +167,12 @@ def _predictions(
 
 
 def _ask(run: Run, feed: Feed) -> Evaluation:
-    """What the network says about all test images that a run uses, in fp32 on the CPU."""
-    model, device = read_model(run.path), open_device(Runtime(device="cpu"), note)
+    """What the network says about all test images that a run uses, as after its last epoch, but in fp32 on the CPU."""
+    device = open_device(Runtime(device="cpu"), note)
+    model = Augmented(device.place(read_model(run.path)), run.config.recipe.tta)
     mean, std = torch.tensor(run.config.mean), torch.tensor(run.config.std)
     with ResidentLoader(feed, device=device.target).epoch(0) as batches:
-        return evaluate(device.place(model), batches, device, mean=mean, std=std)
+        return evaluate(model, batches, device, mean=mean, std=std)
 
 
 def _mistakes(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cifarfast.lr_plot import range_plot
-from cifarfast.model import layer_table, parameter_count
+from cifarfast.model import layer_table
 from cifarfast.predictions import Predictions, wilson_interval
 from cifarfast.reporting import plots
 from cifarfast.reporting.evidence import Absent, Evidence, gather
@@ -193,9 +193,9 @@ def _schedule(run: Run) -> OneCycle:
 
 def _layers(run: Run) -> list[Any]:
     """The layers, none where the run's network was another one than today's of that name."""
-    recipe, summary = run.config.recipe, run.summary
-    known = summary is None or summary.model_parameters == parameter_count(recipe)
-    return layer_table(recipe) if known else []
+    layers = layer_table(run.config.recipe)
+    known = sum(layer.parameters for layer in layers)
+    return layers if run.summary is None or run.summary.model_parameters == known else []
 
 
 def _groups(run: Run) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from cifarfast.loaders.resident import ResidentLoader
 from cifarfast.model import build_model
 from cifarfast.predictions import read_predictions
 from cifarfast.range_record import RANGE_NAME
-from cifarfast.recipe import Recipe
+from cifarfast.recipe import Recipe, Tta
 from cifarfast.records import sealed
 from cifarfast.reporting.evidence import Absent, gather
 from cifarfast.runfolder import read_summary
@@ -73,9 +73,10 @@ def test_a_part_of_the_test_images_is_evenly_spaced(make_run: MakeRun, data: Pat
     assert {mistake.index for mistake in found.mistakes} <= {0, 5, 10, 15, 20, 25, 30, 35}
 
 
-def test_predictions_are_computed_once_and_kept(make_run: MakeRun, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_predictions_are_computed_once_and_kept(tta: Tta, make_run: MakeRun, data: Path, tmp_path: Path) -> None:
     asked: list[int] = []
-    run = make_run(tmp_path / "run", predictions=False)
+    run = make_run(tmp_path / "run", predictions=False, recipe=replace(RECIPE, tta=tta))
     assert "asks it again" in reason(gather(run).predictions)
     found = gather(run, computing=asked.append).predictions
     assert not isinstance(found, Absent)
@@ -83,7 +84,8 @@ def test_predictions_are_computed_once_and_kept(make_run: MakeRun, data: Path, t
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (manifest.mean, manifest.std))
     images = (torch.from_numpy(test.images).permute(0, 3, 1, 2).float() / 255 - mean) / std
     with torch.no_grad():
-        expected = build_model(Recipe(dropout=0.0), seed=0).eval()(images)
+        network = build_model(Recipe(dropout=0.0), seed=0).eval()
+        expected = network(images) if tta == "none" else (network(images) + network(images.flip(3))) / 2
     assert np.allclose(found.logits, expected.numpy(), atol=1e-5)
     assert found.labels.tolist() == test.labels.tolist()
     again = gather(run, computing=asked.append).predictions
