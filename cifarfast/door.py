@@ -26,7 +26,7 @@ from cifarfast.errors import (
     UserError,
     one_line,
 )
-from cifarfast.recipe import RECIPES, Recipe
+from cifarfast.recipe import DEFAULT_RECIPE, RECIPES, Recipe
 
 Arguments = TypeVar("Arguments")
 
@@ -58,7 +58,7 @@ def parse(
 
 def named_recipe(argv: Sequence[str] | None = None) -> Recipe:
     """The recipe that `--recipe` names; looked up before parsing, because its values are the defaults of its flags."""
-    name = named(argv, "--recipe") or "reference"
+    name = named(argv, "--recipe") or DEFAULT_RECIPE
     if name not in RECIPES:
         fail(f"--recipe {name} is unknown: choose one of {', '.join(RECIPES)}", EXIT_USER_ERROR)
     return RECIPES[name]

@@ -160,3 +160,5 @@ SPEEDRUN_91 = Recipe(
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (Recipe(), ANNEALED, SPEEDRUN_91)}
+DEFAULT_RECIPE = ANNEALED.name
+"""What the commands take where no recipe is named."""

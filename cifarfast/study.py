@@ -9,6 +9,7 @@ from cifarfast.checks import below, positive
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig
 from cifarfast.door import parse, print_columns, run
 from cifarfast.errors import one_line
+from cifarfast.recipe import DEFAULT_RECIPE
 from cifarfast.runtime import Runtime
 from cifarfast.studying.plan import Plan, recipes_of, seeds_of
 
@@ -28,7 +29,7 @@ class Arguments:
     are only read.
     """
 
-    recipe: str = "reference"
+    recipe: str = DEFAULT_RECIPE
     """Recipes with commas between, each NAME or NAME:FLAG=VALUE:..., flags as of cifarfast.train; the first is the
     baseline."""
     seeds: str = "0-4"

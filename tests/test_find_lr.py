@@ -48,7 +48,7 @@ def test_a_range_test_from_the_command_line(data: Path, tmp_path: Path) -> None:
     done = command("cifarfast.find_lr", "--data", data, *SMALL, *sweep, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     (out,) = (tmp_path / "runs").iterdir()
-    assert out.name.endswith("-reference-lr-range")
+    assert out.name.endswith("-annealed-lr-range")
     result = json.loads((out / "lr_range.json").read_text())["result"]
     first, stopped, *suggestions, saved = done.stdout.splitlines()
     steps = len(result["points"])

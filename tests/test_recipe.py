@@ -15,6 +15,14 @@ def test_the_reference_is_the_published_one() -> None:
     assert reference.augmentation == Augmentation(crop_padding=4, flip_probability=0.5, cutout_size=8)
 
 
+def test_the_default_is_the_reference_with_a_rate_that_ends_near_zero() -> None:
+    default = named_recipe([])
+    assert replace(default, name="reference", final_div_factor=1.0) == RECIPES["reference"]
+    last = one_cycle(default, 97).lr(20 * 97 - 1)
+    assert last == pytest.approx(0.017 / 10 / 1000)
+    assert last < one_cycle(RECIPES["reference"], 97).lr(20 * 97 - 1) / 900
+
+
 def test_a_recipe_is_a_value() -> None:
     with pytest.raises(FrozenInstanceError):
         RECIPES["reference"].epochs = 3  # type: ignore[misc]

@@ -92,7 +92,7 @@ def test_a_run_from_the_command_line(data: Path, tmp_path: Path) -> None:
     done = command("cifarfast.train", "--data", data, *SMALL, "--loader", "resident", *extras, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     (out,) = (tmp_path / "runs").iterdir()
-    assert out.name.endswith("-reference")
+    assert out.name.endswith("-annealed")
     lines = done.stdout.splitlines()
     assert "data: synthetic, 32 training and 16 test images" in lines
     assert any(line.startswith(" 1/1 ") for line in lines)  # one line an epoch where there is no terminal
@@ -101,7 +101,7 @@ def test_a_run_from_the_command_line(data: Path, tmp_path: Path) -> None:
     assert (out / "report.html").stat().st_size > 10_000
     assert len(list((out / "tensorboard").iterdir())) == 1
     whole = next(line for line in lines if line.startswith("the whole run"))
-    assert whole.endswith(f"python -m cifarfast.train --data {data} --recipe reference --device cpu --loader resident")
+    assert whole.endswith(f"python -m cifarfast.train --data {data} --recipe annealed --device cpu --loader resident")
     again = command("cifarfast.train", "--data", data, *SMALL, "--out", out, cwd=tmp_path)
     assert "already holds a run" in refused(again.returncode, again.stderr)
 
