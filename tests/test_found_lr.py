@@ -178,6 +178,7 @@ def test_the_command(
 ) -> None:
     line = ["--data", data, "--out", tmp_path / "run", "--batch-size", 32, "--epochs", 2, "--seed", 7, "--no-report"]
     line += ["--train-images", 96, "--test-images", 8, "--loader", "resident", "--device", "cpu", "--max-lr", "auto"]
+    line += ["--recipe", "reference"]
     arguments = list(map(str, line))
     monkeypatch.setattr("cifarfast.train.Sweep", lambda: HOPELESS)
     assert "suggests no learning rate" in refusal(main, capsys, *arguments)

@@ -1,5 +1,6 @@
 """Nothing outlives a command: no process, no shared memory, no temporary file, however the command ended."""
 
+import glob
 import importlib.util
 import os
 import shutil
@@ -23,6 +24,11 @@ PATIENCE = 20.0
 
 Start = Callable[..., "subprocess.Popen[str]"]
 needs_ffcv = pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed")
+
+
+def sockets(folder: Path) -> list[str]:
+    """Those of torchvision workers, who make and remove them meanwhile: what vanishes is passed over."""
+    return glob.glob(f"{folder}/**/pymp-*/listener-*", recursive=True)  # noqa: PTH207  # Path.glob raises
 
 
 def family(mark: str) -> list[psutil.Process]:
@@ -116,7 +122,7 @@ def test_training_that_is_told_to_stop(
 
 def test_training_whose_worker_is_killed(start: Start, mark: str, temporary: Path, data: Path, tmp_path: Path) -> None:
     command = train(start, data, tmp_path / "run", "torchvision", epochs=200)
-    wait_until(lambda: list(temporary.rglob("pymp-*/listener-*")), 120)  # the sockets of a worker, which it removes
+    wait_until(lambda: sockets(temporary), 120)
 
     def kill_workers() -> bool:
         for process in family(mark):
@@ -134,7 +140,7 @@ def test_training_whose_worker_is_killed(start: Start, mark: str, temporary: Pat
 def test_training_that_is_killed(start: Start, mark: str, temporary: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = train(start, data, run, "torchvision", epochs=200)
-    wait_until(lambda: len(family(mark)) == 3 and list(temporary.rglob("pymp-*/listener-*")), 120)
+    wait_until(lambda: len(family(mark)) == 3 and sockets(temporary), 120)
     command.kill()
     command.communicate()
     wait_until(lambda: not family(mark))

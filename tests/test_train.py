@@ -165,8 +165,9 @@ def attempt(arguments: Sequence[str | Path]) -> object:
 
 @pytest.mark.usefixtures("restored_sigterm")
 def test_divergence_is_exit_3(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wild = ("--max-lr", "1e30", "--div-factor", "1", "--loader", "resident", "--epochs", "2", "--out", tmp_path / "run")
-    assert attempt(["--data", data, *SMALL, *wild]) == 3
+    wild = ("--recipe", "reference", "--max-lr", "1e30", "--div-factor", "1")  # all the way
+    run = ("--loader", "resident", "--epochs", "2", "--out", tmp_path / "run")
+    assert attempt(["--data", data, *SMALL, *wild, *run]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "learning rate 1e+30" in line
 
