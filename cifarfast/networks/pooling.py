@@ -10,7 +10,7 @@ def max_pool(x: torch.Tensor) -> torch.Tensor:
     """Map (B, C, H, W) to (B, C, H/2, W/2), rounded down: the largest of each 2x2 pixels.
 
     Eager, it is torch's own. Compiled, it is the same in expressions that fuse with their neighbours: of torch's own
-    backward pass the compiler makes single additions into fp32, which cost a fifteenth of a step in bf16.
+    backward pass the compiler makes single additions into fp32, which cost a twentieth of a step in bf16.
     """
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         pooled: torch.Tensor = MaxPool.apply(x)
