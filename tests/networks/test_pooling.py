@@ -39,11 +39,27 @@ def test_not_a_number_comes_through() -> None:
     assert torch.equal(MaxPool.apply(images).isnan(), F.max_pool2d(images, 2).isnan())
 
 
-def test_compiled_it_is_the_same_to_the_last_bit() -> None:
-    images = equal_pixels(6, 7, torch.bfloat16)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_compiled_it_is_the_same_to_the_last_bit(layout: torch.memory_format) -> None:
+    images = equal_pixels(6, 7, torch.bfloat16).contiguous(memory_format=layout)
     compiled = torch.compile(max_pool, dynamic=False)
     for mine, reference in zip(pooled(compiled, images), pooled(max_pool, images), strict=True):
         assert torch.equal(mine, reference)
+        assert mine.is_contiguous(memory_format=layout)
+
+
+def test_the_compiler_is_given_torchs_own_but_in_channels_last() -> None:
+    given: list[bool] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Pool:
+        given.append(any("max_pool2d" in node.name for node in graph.graph.nodes))
+        return graph.forward
+
+    compiled = torch.compile(max_pool, backend=backend, dynamic=False)
+    images = equal_pixels(4, 4, torch.float32)
+    compiled(images.clone().requires_grad_())
+    compiled(images.contiguous().requires_grad_())
+    assert given == [False, True]
 
 
 def test_an_exported_network_has_torchs_own() -> None:
