@@ -103,6 +103,9 @@ class Checkpoints:
         self._thread.shutdown()
         if error is None or isinstance(error, Stopped):
             self._wait()
+            # A run that was killed between writing and removing, and wrote none since, has left one too many.
+            for other in sorted(self._folder.glob(f"step-*{_SUFFIX}"))[:-KEPT]:
+                other.unlink()
 
     def due(self) -> bool:
         """Whether the last checkpoint is so old that it is time for one within the epoch."""
