@@ -103,9 +103,7 @@ class Checkpoints:
         self._thread.shutdown()
         if error is None or isinstance(error, Stopped):
             self._wait()
-            # A run that was killed between writing and removing, and wrote none since, has left one too many.
-            for other in sorted(self._folder.glob(f"step-*{_SUFFIX}"))[:-KEPT]:
-                other.unlink()
+            self._prune()  # a run that was killed between writing and removing has left one too many
 
     def due(self) -> bool:
         """Whether the last checkpoint is so old that it is time for one within the epoch."""
@@ -131,9 +129,13 @@ class Checkpoints:
     def _write(self, path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, str]) -> None:
         write_tensors(path, tensors, facts)
         self._kept = [*(kept for kept in self._kept if kept != path), path][-KEPT:]
-        for other in self._folder.glob(f"step-*{_SUFFIX}"):
-            if other not in self._kept:
-                other.unlink()
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove all but two: those that are known to be whole first, then the newest."""
+        others = [path for path in self._folder.glob(f"step-*{_SUFFIX}") if path not in self._kept]
+        for other in sorted(others, reverse=True)[KEPT - len(self._kept) :]:
+            other.unlink()
 
     def _wait(self) -> None:
         if self._writing is not None:

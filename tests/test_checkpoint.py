@@ -90,6 +90,24 @@ def test_the_one_that_a_run_goes_on_from_is_one_of_the_two(tmp_path: Path, train
     assert [path.name for path in sorted((tmp_path / "c").iterdir())] == [first.name, "step-00000005.safetensors"]
 
 
+def test_one_too_many_that_a_kill_left_goes_though_none_is_written(tmp_path: Path, trained: TrainStep) -> None:
+    oldest, middle = written(tmp_path / "c", trained, 1, 2)
+    newest = tmp_path / "c" / "step-00000003.safetensors"
+    newest.write_bytes(middle.read_bytes())
+    with Checkpoints(tmp_path / "c", EFFECTIVE, minutes=1.0, first=newest):
+        assert oldest.exists()
+    assert sorted((tmp_path / "c").iterdir()) == [middle, newest]
+
+
+def test_the_only_usable_one_outlives_newer_damaged_ones(tmp_path: Path, trained: TrainStep) -> None:
+    usable, damaged = written(tmp_path / "c", trained, 1, 2)
+    damaged.write_bytes(b"")
+    (tmp_path / "c" / "step-00000003.safetensors").write_bytes(b"")
+    with Checkpoints(tmp_path / "c", EFFECTIVE, minutes=1.0, first=usable):
+        pass
+    assert [path.name for path in sorted((tmp_path / "c").iterdir())] == [usable.name, "step-00000003.safetensors"]
+
+
 def test_it_is_due_after_some_minutes(tmp_path: Path, trained: TrainStep, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("cifarfast.checkpoint.time.monotonic", lambda: now)
