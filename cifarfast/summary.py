@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cifarfast.dataset.manifest import Manifest
 from cifarfast.fingerprint import Fingerprint
@@ -119,6 +119,22 @@ class Reached:
     """That epoch."""
 
 
+class Epoch(Protocol):
+    """What `reached` asks of an epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """1 for the first."""
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Training only."""
+
+    @property
+    def test_accuracy(self) -> float:
+        """At its end, 0 to 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """The whole of summary.json."""
@@ -219,9 +235,8 @@ def data_of(manifest: Manifest, *, train_images: int, test_images: int, verified
     )
 
 
-def machine(summary: Summary) -> str:
+def machine(fingerprint: Fingerprint, effective: Effective) -> str:
     """On what a run ran, beside the name of its processor."""
-    effective, fingerprint = summary.runtime.effective, summary.fingerprint
     parts = [
         f"{effective.threads} threads, {fingerprint.cpu_isa}"
         if fingerprint.gpu is None
@@ -233,11 +248,12 @@ def machine(summary: Summary) -> str:
     return ", ".join(parts)
 
 
-def where(summary: Summary) -> str:
+def where(fingerprint: Fingerprint, effective: Effective) -> str:
     """All that a reader needs to know of where the seconds of a run are from."""
-    effective, fingerprint = summary.runtime.effective, summary.fingerprint
     layout = "channels-last" if effective.channels_last else "contiguous"
-    return f"{fingerprint.gpu or fingerprint.cpu}, {machine(summary)}, {layout}, loader {effective.loader}"
+    return (
+        f"{fingerprint.gpu or fingerprint.cpu}, {machine(fingerprint, effective)}, {layout}, loader {effective.loader}"
+    )
 
 
 def target_met(recipe: Recipe, data: Data, last: EpochRow) -> bool | None:
@@ -256,7 +272,7 @@ def spread(seconds: Sequence[float]) -> Seconds:
     return Seconds(first=first, median=statistics.median(rest), min=min(rest), max=max(rest), n=len(rest))
 
 
-def reached(accuracy: float, rows: Sequence[EpochRow]) -> Reached:
+def reached(accuracy: float, rows: Sequence[Epoch]) -> Reached:
     """Training seconds until `accuracy` was first reached."""
     seconds = 0.0
     for row in rows:

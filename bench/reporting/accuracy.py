@@ -141,7 +141,9 @@ def _accuracy(recipe: Recipe, runs: Mapping[str, Summary]) -> Accuracy:
 def _epoch_times(runs: Iterable[Summary]) -> list[EpochTime]:
     times: dict[str, list[float]] = {}
     for run in runs:
-        times.setdefault(where(run), []).append(run.epoch_seconds.median or run.epoch_seconds.first)
+        times.setdefault(where(run.fingerprint, run.runtime.effective), []).append(
+            run.epoch_seconds.median or run.epoch_seconds.first
+        )
     return [
         EpochTime(machine=place, seconds=statistics.median(found), low=min(found), high=max(found), n=len(found))
         for place, found in times.items()

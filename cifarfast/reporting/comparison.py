@@ -12,7 +12,7 @@ from cifarfast.reporting.plots import overlaid
 from cifarfast.reporting.style import Plot, styled
 from cifarfast.reporting.writing import letters, percent, render, write
 from cifarfast.runfolder import Run, read_run
-from cifarfast.summary import machine, spread
+from cifarfast.summary import Summary, machine, spread
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
@@ -90,8 +90,13 @@ def _entry(letter: str, run: Run) -> dict[str, Any]:
         "test_images": summary.data.test_images if summary else run.config.test_images,
         "epoch_seconds": epoch_seconds,
         "images_per_second": images / (epoch_seconds.median or epoch_seconds.first),
-        "machine": f"{summary.fingerprint.gpu or summary.fingerprint.cpu}, {machine(summary)}" if summary else None,
+        "machine": _machine(summary) if summary else None,
     }
+
+
+def _machine(summary: Summary) -> str:
+    fingerprint = summary.fingerprint
+    return f"{fingerprint.gpu or fingerprint.cpu}, {machine(fingerprint, summary.runtime.effective)}"
 
 
 def _kind(run: Run) -> str:

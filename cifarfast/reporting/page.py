@@ -131,7 +131,7 @@ def _headline(run: Run) -> dict[str, Any]:
         * schedule.steps_per_epoch
         / (epoch_seconds.median or epoch_seconds.first),
         "waiting": sum(row.data_wait_percent * row.epoch_seconds for row in rows) / total,
-        "machine": machine(summary) if summary else None,
+        "machine": machine(summary.fingerprint, summary.runtime.effective) if summary else None,
         "durations": _durations(run),
         "on_schedule": all(
             row.steps <= schedule.steps and np.isclose(schedule.lr(row.steps - 1), row.lr, rtol=1e-6) for row in rows

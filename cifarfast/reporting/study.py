@@ -1,5 +1,6 @@
 """The page of a study."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate
@@ -9,16 +10,16 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from cifarfast.comparable import flat
+from cifarfast.comparable import flat, machine_facts
 from cifarfast.errors import UserError
 from cifarfast.reporting.plots import CYCLE, label_ends
 from cifarfast.reporting.style import MUTED, Plot, Sheet, styled
 from cifarfast.reporting.writing import letters, render, write
-from cifarfast.runfolder import Run
 from cifarfast.studying import words
-from cifarfast.studying.figures import Figures, figures_of, machine_key, write_figures
+from cifarfast.studying.figures import Entrant, Figures, figures_of, machine_key, write_figures
+from cifarfast.studying.peers import PeerRun, read_peers
 from cifarfast.studying.runs import StudyRun, read_runs
-from cifarfast.summary import where
+from cifarfast.summary import Epoch, Summary, where
 
 PAGE_NAME = "study.html"
 
@@ -39,46 +40,69 @@ def write_study(out: Path, *, first: Sequence[str] = (), margin: float) -> tuple
         The figures, and the page.
 
     Raises:
-        UserError: the folder holds no run, or one that is damaged or not comparable with the others.
+        UserError: the folder holds no run, or one (of another program, too) that is damaged or not comparable with the
+            others.
         OSError: a file cannot be written.
     """
     runs = read_runs(out, first=first)
     if not runs:
         raise UserError(f"{out} holds no run of a study: name the folder that python -m cifarfast.study was given")
-    figures = figures_of(runs, margin=margin)
+    peers = read_peers(out, data=next((run.run.summary.data for run in runs if run.run.summary), None))
+    figures = figures_of(runs, margin=margin, peers=peers)
     write_figures(out, figures)
     with styled():
-        plots = _draw(figures, runs)
+        plots = _draw(figures, runs, peers)
     page = out / PAGE_NAME
     write(page, render("study.html.j2", _context(out, figures, runs, plots)), [plot for plot, _ in plots], {})
     return figures, page
 
 
-def _draw(figures: Figures, runs: Sequence[StudyRun]) -> list[tuple[Plot, str]]:
-    """A plot for every machine, for seconds are of one machine, and what machine that is."""
-    places: dict[object, list[StudyRun]] = {}
-    words_of: dict[object, str] = {}
+def _draw(figures: Figures, runs: Sequence[StudyRun], peers: Sequence[PeerRun] = ()) -> list[tuple[Plot, str]]:
+    """A plot for every machine, for seconds are of one machine, and what machine that is.
+
+    Other programs are in the plots of their machine and precision, though they were executed in ways of their own.
+    """
+    places: dict[object, list[tuple[StudyRun, Summary]]] = {}
     for run in runs:
         if (summary := run.run.summary) is not None:
-            key = machine_key(summary)
-            places.setdefault(key, []).append(run)
-            words_of[key] = where(summary)
-    return [
-        (_curves(f"accuracy_{number}", figures, there, words_of[key]), words_of[key])
-        for number, (key, there) in enumerate(places.items(), 1)
-    ]
+            key = machine_key(summary.fingerprint, summary.runtime.effective)
+            places.setdefault(key, []).append((run, summary))
+    plots = []
+    for number, there in enumerate(places.values(), 1):
+        curves: dict[str, list[Curve]] = defaultdict(list)
+        for run, _ in there:
+            curves[run.recipe].append(_curve(run.run.rows))
+        summary = there[0][1]
+        for peer in peers:
+            if _beside(peer, summary):
+                curves[peer.name].append(_curve(peer.rows))
+        place = where(summary.fingerprint, summary.runtime.effective)
+        plots.append((_curves(f"accuracy_{number}", figures, curves, place), place))
+    return plots
 
 
-def _curves(name: str, figures: Figures, runs: Sequence[StudyRun], place: str) -> Plot:
-    """Test accuracy against training seconds of runs on one machine: a thin line each, a recipe's median bold."""
+def _beside(peer: PeerRun, summary: Summary) -> bool:
+    """Whether both ran on one machine and in one precision, whatever else."""
+    same_precision = peer.effective.precision == summary.runtime.effective.precision
+    return same_precision and machine_facts(peer.fingerprint) == machine_facts(summary.fingerprint)
+
+
+def _keys(figures: Figures) -> dict[str, str]:
+    """The letter that stands for each recipe and each other program."""
+    entrants: Sequence[Entrant] = [*figures.recipes, *figures.peers]
+    return {entrant.name: letter for letter, entrant in zip(letters(), entrants, strict=False)}
+
+
+def _curves(name: str, figures: Figures, curves_of: Mapping[str, Sequence[Curve]], place: str) -> Plot:
+    """Test accuracy against training seconds on one machine: a thin line a run, the median of their kind bold."""
     sheet = Sheet(name, height=300)
     axes = sheet.axes
     axes.set_title("Test accuracy by seconds of training, %")
     targets = sorted({100 * recipe.recipe.target_accuracy for recipe in figures.recipes})
     labels = [("target", MUTED, target) for target in targets]
     told = []
-    for number, (letter, recipe) in enumerate(zip(letters(), figures.recipes, strict=False)):
-        curves, colour = [_curve(run.run) for run in runs if run.recipe == recipe.name], CYCLE[number % len(CYCLE)]
+    for number, (entrant, letter) in enumerate(_keys(figures).items()):
+        curves, colour = curves_of.get(entrant, ()), CYCLE[number % len(CYCLE)]
         if not curves:
             continue
         for x, y in curves:
@@ -87,7 +111,7 @@ def _curves(name: str, figures: Figures, runs: Sequence[StudyRun], place: str) -
         axes.plot(x, y, color=colour, linewidth=2.6, marker="o" if len(x) == 1 else "", clip_on=False)
         labels.append((letter, colour, y[-1]))
         runs_told = "1 run" if len(curves) == 1 else f"{len(curves)} runs"
-        told.append(f"{letter}, {recipe.name}: {runs_told}, in the median {y[-1]:.2f} % after {x[-1]:,.4g} s")
+        told.append(f"{letter}, {entrant}: {runs_told}, in the median {y[-1]:.2f} % after {x[-1]:,.4g} s")
     for target in targets:
         axes.axhline(target, color=MUTED, linewidth=1, dashes=(4, 3))
     axes.set_xlabel("seconds of training")
@@ -101,8 +125,8 @@ def _curves(name: str, figures: Figures, runs: Sequence[StudyRun], place: str) -
     )
 
 
-def _curve(run: Run) -> Curve:
-    return list(accumulate(row.epoch_seconds for row in run.rows)), [100 * row.test_accuracy for row in run.rows]
+def _curve(rows: Sequence[Epoch]) -> Curve:
+    return list(accumulate(row.epoch_seconds for row in rows)), [100 * row.test_accuracy for row in rows]
 
 
 def _median(curves: Sequence[Curve]) -> Curve:
@@ -120,7 +144,8 @@ def _context(
         "lede": _lede(figures),
         "caveat": words.caveat_of(figures.data),
         "synthetic": words.caveat_of(figures.data) is not None,
-        "keys": {recipe.name: letter for letter, recipe in zip(letters(), figures.recipes, strict=False)},
+        "keys": _keys(figures),
+        "recipes": [recipe.name for recipe in figures.recipes],
         "results": tables[0],
         "differences": tables[1],
         "seconds": tables[2],
@@ -139,7 +164,9 @@ def _lede(figures: Figures) -> str:
     }
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     what = "one recipe" if len(recipes) == 1 else f"{len(recipes)} recipes"
-    return f"Runs of {what}: {told}. Each began with a seed of its own."
+    others = ", ".join(f"{peer.name} ({peer.n})" for peer in figures.peers)
+    beside = f" Other programs ran beside them: {others}." if others else ""
+    return f"Runs of {what}: {told}. Each began with a seed of its own.{beside}"
 
 
 def _settings(figures: Figures) -> Mapping[str, Sequence[object]]:
@@ -162,5 +189,5 @@ def _run(run: StudyRun) -> dict[str, Any]:
         "seconds": sum(row.epoch_seconds for row in rows),
         "compiled": compiled,
         "resumed": len(summary.resumed_at) if summary else None,
-        "machine": where(summary) if summary else None,
+        "machine": where(summary.fingerprint, summary.runtime.effective) if summary else None,
     }

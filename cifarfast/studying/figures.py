@@ -3,8 +3,9 @@
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from cifarfast.accuracy import (
     AccuracyVerdict,
@@ -16,11 +17,13 @@ from cifarfast.accuracy import (
 )
 from cifarfast.comparable import flat, machine_facts
 from cifarfast.files import write_json
+from cifarfast.fingerprint import Fingerprint
 from cifarfast.recipe import Recipe
 from cifarfast.records import sealed
 from cifarfast.runfolder import Run
+from cifarfast.studying.peers import PeerRun
 from cifarfast.studying.runs import State, StudyRun
-from cifarfast.summary import Data, Summary, where
+from cifarfast.summary import ACCURACY_LEVELS, Data, Effective, Reached, Seconds, Summary, reached, spread, where
 
 SCHEMA = 1
 STUDY_NAME = "study.json"
@@ -63,21 +66,15 @@ class MachineFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeFigures:
-    """The runs of one recipe."""
+class Entrant:
+    """The finished runs of a recipe, or of another program."""
 
     name: str
     """Name of its folder."""
-    recipe: Recipe
-    """What was learned."""
     n: int
     """Finished runs: all that follows is of these."""
     seeds: list[int]
     """Their seeds."""
-    diverged: list[int]
-    """Seeds of the runs that diverged, and so have no accuracy."""
-    unfinished: list[int]
-    """Seeds of the runs that were begun and not ended yet."""
     mean: float | None
     """Mean test accuracy after the last epoch; null of no run."""
     std: float | None
@@ -88,10 +85,22 @@ class RecipeFigures:
     """Highest test accuracy."""
     worst: float | None
     """Lowest."""
-    target: TargetVerdict | None
-    """The mean held against the recipe's target; null unless these are whole runs on the whole, real CIFAR-10."""
     machines: list[MachineFigures]
     """Seconds, machine by machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFigures(Entrant):
+    """The runs of one recipe."""
+
+    recipe: Recipe
+    """What was learned."""
+    diverged: list[int]
+    """Seeds of the runs that diverged, and so have no accuracy."""
+    unfinished: list[int]
+    """Seeds of the runs that were begun and not ended yet."""
+    target: TargetVerdict | None
+    """The mean held against the recipe's target; null unless these are whole runs on the whole, real CIFAR-10."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +129,16 @@ class Figures:
     """In the order in which they were named."""
     differences: list[Difference]
     """Of every other recipe with finished runs, where the first has some."""
+    peers: list[Entrant] = field(default_factory=list)
+    """Other programs that ran beside them (`cifarfast.studying.peers`), each with its version in its name."""
 
 
-def figures_of(runs: Sequence[StudyRun], *, margin: float) -> Figures:
+def figures_of(runs: Sequence[StudyRun], *, margin: float, peers: Sequence[PeerRun] = ()) -> Figures:
     """What the runs of a study (`read_runs`) say together; the others are held against the first recipe.
 
     Args:
         margin: in points, see `judge_accuracy`.
+        peers: runs of other programs (`read_peers`).
     """
     recipes = {name: [run for run in runs if run.recipe == name] for name in dict.fromkeys(run.recipe for run in runs)}
     accuracies = {name: _accuracies(_summaries(of_recipe)) for name, of_recipe in recipes.items()}
@@ -142,6 +154,10 @@ def figures_of(runs: Sequence[StudyRun], *, margin: float) -> Figures:
             for name, found in accuracies.items()
             if name != baseline and found and accuracies[baseline]
         ],
+        peers=[
+            _peer(name, [peer for peer in peers if peer.name == name])
+            for name in dict.fromkeys(peer.name for peer in peers)
+        ],
     )
 
 
@@ -150,45 +166,88 @@ def write_figures(out: Path, figures: Figures) -> None:
     write_json(out / STUDY_NAME, sealed(figures))
 
 
-def machine_key(summary: Summary) -> tuple[tuple[str, object], ...]:
+def machine_key(fingerprint: Fingerprint, effective: Effective) -> tuple[tuple[str, object], ...]:
     """What is the same in runs whose seconds may be put together: machine, versions, and how it was used."""
-    return tuple(flat({**machine_facts(summary.fingerprint), **asdict(summary.runtime.effective)}).items())
+    return tuple(flat({**machine_facts(fingerprint), **asdict(effective)}).items())
 
 
 def _recipe(name: str, runs: Sequence[StudyRun]) -> RecipeFigures:
     summaries = _summaries(runs)
     values, recipe = _accuracies(summaries), runs[0].run.config.recipe
     judged = bool(summaries) and all(summary.target_met is not None for summary in summaries)
-    machines: dict[object, list[Run]] = {}
-    for run in runs:
-        if run.run.summary is not None:
-            machines.setdefault(machine_key(run.run.summary), []).append(run.run)
     return RecipeFigures(
+        **_of_accuracies(values),
         name=name,
-        recipe=recipe,
-        n=len(values),
         seeds=_seeds(runs, "finished"),
+        machines=_machines(_timing(run.run, run.run.summary) for run in runs if run.run.summary is not None),
+        recipe=recipe,
         diverged=_seeds(runs, "diverged"),
         unfinished=_seeds(runs, "unfinished"),
-        mean=statistics.fmean(values) if values else None,
-        std=statistics.stdev(values) if len(values) > 1 else None,
-        interval=mean_interval(values),
-        best=max(values, default=None),
-        worst=min(values, default=None),
         target=judge_target(values, 100 * recipe.target_accuracy) if judged else None,
-        machines=[_machine(there) for there in machines.values()],
     )
 
 
-def _machine(runs: Sequence[Run]) -> MachineFigures:
-    summaries = [run.summary for run in runs if run.summary is not None]
-    clocks = [sum(row.epoch_seconds for row in run.rows) + run.rows[-1].eval_seconds for run in runs]
-    reached = [{each.accuracy: each.seconds for each in summary.seconds_to_accuracy} for summary in summaries]
+def _peer(name: str, runs: Sequence[PeerRun]) -> Entrant:
+    return Entrant(
+        **_of_accuracies([100 * run.test_accuracy for run in runs]),
+        name=name,
+        seeds=[run.seed for run in runs],
+        machines=_machines(_peer_timing(run) for run in runs),
+    )
+
+
+def _of_accuracies(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "n": len(values),
+        "mean": statistics.fmean(values) if values else None,
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "interval": mean_interval(values),
+        "best": max(values, default=None),
+        "worst": min(values, default=None),
+    }
+
+
+class _Timing(NamedTuple):
+    """The seconds of a run."""
+
+    fingerprint: Fingerprint
+    effective: Effective
+    clock: float
+    epochs: Seconds
+    reached: Sequence[Reached]
+
+
+def _timing(run: Run, summary: Summary) -> _Timing:
+    effective, epochs, reached = summary.runtime.effective, summary.epoch_seconds, summary.seconds_to_accuracy
+    return _Timing(summary.fingerprint, effective, clock_seconds(run), epochs, reached)
+
+
+def _peer_timing(peer: PeerRun) -> _Timing:
+    levels = [reached(level, peer.rows) for level in ACCURACY_LEVELS]
+    epochs = spread([row.epoch_seconds for row in peer.rows])
+    return _Timing(peer.fingerprint, peer.effective, peer.clock_seconds, epochs, levels)
+
+
+def clock_seconds(run: Run) -> float:
+    """What a run took from data in memory to its result: all training, and the evaluation after the last epoch."""
+    return sum(row.epoch_seconds for row in run.rows) + run.rows[-1].eval_seconds
+
+
+def _machines(timings: Iterable[_Timing]) -> list[MachineFigures]:
+    machines: dict[object, list[_Timing]] = {}
+    for timing in timings:
+        machines.setdefault(machine_key(timing.fingerprint, timing.effective), []).append(timing)
+    return [_machine(there) for there in machines.values()]
+
+
+def _machine(timings: Sequence[_Timing]) -> MachineFigures:
+    clocks = [timing.clock for timing in timings]
+    reached = [{each.accuracy: each.seconds for each in timing.reached} for timing in timings]
     levels = set(reached[0]).intersection(*reached)
     return MachineFigures(
-        machine=where(summaries[0]),
-        n=len(summaries),
-        epoch_seconds=statistics.median(s.epoch_seconds.median or s.epoch_seconds.first for s in summaries),
+        machine=where(timings[0].fingerprint, timings[0].effective),
+        n=len(timings),
+        epoch_seconds=statistics.median(timing.epochs.median or timing.epochs.first for timing in timings),
         clock_seconds=statistics.median(clocks),
         clock_min=min(clocks),
         clock_max=max(clocks),

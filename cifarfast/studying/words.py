@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cifarfast.studying.figures import Figures, Level, RecipeFigures
+from cifarfast.studying.figures import Entrant, Figures, Level, RecipeFigures
 from cifarfast.summary import Data
 
 NONE = "none"
@@ -49,11 +49,14 @@ def caveat_of(data: Data | None) -> Caveat | None:
 
 
 def results(figures: Figures) -> Table:
-    """The accuracies of every recipe."""
+    """The accuracies of every recipe, and of other programs."""
     return Table(
         title="Test accuracy after the last epoch",
         columns=("recipe", "runs", "mean", "std", "95 % interval", "worst", "best", "target", "mean at the target"),
-        rows=[_result(recipe) for recipe in figures.recipes],
+        rows=[
+            *(_result(recipe) for recipe in figures.recipes),
+            *((peer.name, str(peer.n), *_spread(peer), NONE, "not judged") for peer in figures.peers),
+        ],
     )
 
 
@@ -73,7 +76,8 @@ def differences(figures: Figures) -> Table:
 
 def seconds(figures: Figures) -> Table:
     """Epochs and the ways to every accuracy, machine by machine."""
-    machines = [(recipe.name, machine) for recipe in figures.recipes for machine in recipe.machines]
+    entrants: Sequence[Entrant] = [*figures.recipes, *figures.peers]
+    machines = [(entrant.name, machine) for entrant in entrants for machine in entrant.machines]
     levels = sorted({level.accuracy for _, machine in machines for level in machine.levels})
     rows = []
     for name, machine in machines:
@@ -91,14 +95,20 @@ def seconds(figures: Figures) -> Table:
 
 
 def _result(recipe: RecipeFigures) -> tuple[str, ...]:
-    between = NONE if recipe.interval is None else f"{recipe.interval.low:.2f} to {recipe.interval.high:.2f} %"
     target, verdict = f"{100 * recipe.recipe.target_accuracy:.2f} %", "not judged"
     if recipe.target is not None:
         verdict = recipe.target.verdict + ("" if recipe.target.p is None else f", p {_p(recipe.target.p)}")
-    spread = NONE if recipe.std is None else f"{recipe.std:.2f}"
-    percents = [NONE if value is None else f"{value:.2f} %" for value in (recipe.mean, recipe.worst, recipe.best)]
+    return recipe.name, _runs(recipe), *_spread(recipe), target, verdict
+
+
+def _spread(entrant: Entrant) -> tuple[str, ...]:
+    """Mean, standard deviation, interval, worst and best."""
+    interval = entrant.interval
+    between = NONE if interval is None else f"{interval.low:.2f} to {interval.high:.2f} %"
+    std = NONE if entrant.std is None else f"{entrant.std:.2f}"
+    percents = [NONE if value is None else f"{value:.2f} %" for value in (entrant.mean, entrant.worst, entrant.best)]
     mean, worst, best = percents
-    return recipe.name, _runs(recipe), mean, spread, between, worst, best, target, verdict
+    return mean, std, between, worst, best
 
 
 def _runs(recipe: RecipeFigures) -> str:

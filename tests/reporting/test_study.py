@@ -9,9 +9,10 @@ from cifarfast.records import decode_versioned
 from cifarfast.reporting.study import _curve, _draw, _median, write_study
 from cifarfast.reporting.style import BLUE, styled
 from cifarfast.studying.figures import SCHEMA, Figures
+from cifarfast.studying.peers import write_peer
 from cifarfast.studying.runs import read_runs
 from tests.reporting.pages import Page
-from tests.studying.made import made, write_study_run
+from tests.studying.made import made, made_peer, write_study_run
 
 
 def write_two_recipes(out: Path) -> None:
@@ -82,9 +83,28 @@ def test_a_line_for_every_run_and_a_bold_one_for_the_median(tmp_path: Path) -> N
     assert [("stroke-width: 0.8" in style, "stroke-width: 2.6" in style) for style in styles] == [
         (True, False), (True, False), (True, False), (False, True)
     ]  # fmt: skip
-    x, y = _median([_curve(run.run) for run in runs])
+    x, y = _median([_curve(run.run.rows) for run in runs])
     assert x == [20.0, 40.0, 60.0]
     assert y == pytest.approx([71.0, 81.0, 91.0])
+
+
+def test_other_programs_are_in_the_plot_of_their_machine(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_study_run(made("reference", seed, 0.91 + seed / 1000, out=tmp_path))
+        write_peer(tmp_path, made_peer(seed))
+    write_study_run(made("reference", 2, 0.91, out=tmp_path, cpu="another"))
+    peer = made_peer(7)
+    write_peer(tmp_path, replace(peer, effective=replace(peer.effective, precision="bf16")))
+    figures, path = write_study(tmp_path, margin=0.25)
+    assert [peer.n for peer in figures.peers] == [3]
+    page = Page.read(path)
+    here, there = (str(svg["aria-label"]) for svg in page.all("svg"))
+    assert "B, airbench94-0: 2 runs, in the median 94.00 % after 300 s. Target" in here
+    assert "airbench" not in there
+    text = page.text.replace("\u202f", " ")
+    assert "with a seed of its own. Other programs ran beside them: airbench94-0 (3)." in text
+    assert "B airbench94-0 3 94.00 %" in text
+    assert "setting A name" in text  # the recipe's settings alone
 
 
 def test_the_same_runs_give_the_same_bytes(study: tuple[Path, Figures, Page]) -> None:

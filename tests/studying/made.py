@@ -1,11 +1,14 @@
-"""Runs of a study, without training: whole runs of `reference` on the real CIFAR-10."""
+"""Runs of a study, without training: whole runs of `reference` on the real CIFAR-10, and another program's."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from cifarfast.runfolder import Diverged, RunFolder
+from cifarfast.studying.peers import PeerEpoch, PeerRun
 from cifarfast.studying.runs import StudyRun
 from tests.bench.made import whole_run, write_run
+from tests.test_runfolder import row
+from tests.test_summary import EFFECTIVE, summary, used
 
 
 def made(
@@ -34,3 +37,22 @@ def write_study_run(run: StudyRun) -> None:
     if run.diverged is not None:
         with RunFolder(run.run.path, resume=True) as folder:
             folder.write_diverged(run.diverged)
+
+
+def made_peer(
+    seed: int, accuracy: float = 0.94, *, name: str = "airbench94-0", epoch_seconds: float = 100.0, cpu: str = "a cpu"
+) -> PeerRun:
+    """Three epochs and a final evaluation of five seconds."""
+    rows = [
+        PeerEpoch(epoch=epoch, epoch_seconds=epoch_seconds, test_accuracy=accuracy - 0.1 * (3 - epoch))
+        for epoch in (1, 2, 3)
+    ]
+    return PeerRun(
+        name=name,
+        seed=seed,
+        data=used(),
+        fingerprint=replace(summary([row(1)]).fingerprint, cpu=cpu),
+        effective=replace(EFFECTIVE, loader="airbench", workers=0),
+        rows=rows,
+        clock_seconds=3 * epoch_seconds + 5,
+    )

@@ -8,7 +8,7 @@ from scipy.stats import ttest_1samp, ttest_ind
 from cifarfast.records import decode_versioned
 from cifarfast.studying.figures import SCHEMA, STUDY_NAME, Figures, figures_of, write_figures
 from cifarfast.studying.runs import StudyRun
-from tests.studying.made import made
+from tests.studying.made import made, made_peer
 
 ACCURACIES = {"reference": [0.9150, 0.9160, 0.9145, 0.9158], "other": [0.9170, 0.9161, 0.9180]}
 
@@ -78,6 +78,21 @@ def test_a_run_that_never_reaches_an_accuracy_is_later_than_all_others(
     assert (machine.levels[3].seconds, machine.levels[3].reached) == (None, 0)
 
 
+def test_another_program_has_figures_like_ours() -> None:
+    peers = [made_peer(0, 0.94), made_peer(1, 0.95, epoch_seconds=110.0), made_peer(2, 0.95, cpu="another")]
+    figures = figures_of(study(), margin=0.25, peers=peers)
+    (peer,) = figures.peers
+    assert (peer.name, peer.n, peer.seeds) == ("airbench94-0", 3, [0, 1, 2])
+    assert (peer.mean, peer.std) == pytest.approx((94 + 2 / 3, statistics.stdev([94.0, 95.0, 95.0])))
+    here, there = peer.machines
+    assert (here.n, here.clock_seconds, here.clock_min, here.clock_max) == (2, 320.0, 305.0, 335.0)
+    assert (here.epoch_seconds, there.n, there.clock_seconds) == (105.0, 1, 305.0)
+    assert [(level.accuracy, level.reached, level.seconds) for level in here.levels] == [
+        (80.0, 2, 210.0), (90.0, 2, 315.0), (94.0, 2, 315.0)
+    ]  # fmt: skip
+    assert figures.differences == figures_of(study(), margin=0.25).differences
+
+
 def test_what_is_not_a_whole_run_is_not_judged() -> None:
     (short,) = figures_of([made("a", 0, epochs=3), made("a", 1, 0.93, epochs=3)], margin=0.25).recipes
     assert (short.n, short.target) == (2, None)
@@ -92,7 +107,7 @@ def test_without_a_finished_run_there_is_nothing_to_say() -> None:
 
 
 def test_what_is_written_is_sealed_and_can_be_read(tmp_path: Path) -> None:
-    figures = figures_of(study(), margin=0.25)
+    figures = figures_of(study(), margin=0.25, peers=[made_peer(0)])
     write_figures(tmp_path, figures)
     raw = (tmp_path / STUDY_NAME).read_bytes()
     assert decode_versioned(raw, Figures, schema=SCHEMA, where=tmp_path, hint="") == figures

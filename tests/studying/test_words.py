@@ -4,7 +4,7 @@ import pytest
 
 from cifarfast.studying.figures import Figures, figures_of
 from cifarfast.studying.words import caveat_of, differences, results, seconds
-from tests.studying.made import made
+from tests.studying.made import made, made_peer
 from tests.test_summary import used
 
 MACHINE = "a cpu, 2 threads, AVX2, fp32, eager, torch 2.14.1, channels-last, loader resident"
@@ -55,6 +55,17 @@ def test_seconds() -> None:
         ("reference", "3", "4,001 s (4,001 to 4,001 s)", "200 s", "200 s", "200 s", "200 s", "never", MACHINE),
         ("other", "1", "241 s", "12 s", *["never"] * 4, MACHINE),
     ]
+
+
+def test_another_program_is_beside_ours_and_not_judged() -> None:
+    found = figures_of([made("reference", 0)], margin=0.25, peers=[made_peer(0), made_peer(1, 0.945)])
+    assert results(found).rows[1:] == [
+        ("airbench94-0", "2", "94.25 %", "0.35", "91.07 to 97.43 %", "94.00 %", "94.50 %", "none", "not judged")
+    ]
+    peer = dict(zip(seconds(found).columns, seconds(found).rows[1], strict=True))
+    assert (peer["recipe"], peer["whole run"], peer["94 %"]) == ("airbench94-0", "305 s (305 to 305 s)", "300 s")
+    assert peer["91.42 %"] == ""
+    assert peer["machine"] == MACHINE.replace("resident", "airbench")
 
 
 def test_what_most_runs_never_reach_is_told() -> None:

@@ -1,0 +1,208 @@
+"""Other programs, moved to the device at hand: their own code, recipe and clock, on our copy of the data.
+
+cifar10-airbench (K. Jordan, arXiv:2404.00498) wants a CUDA GPU, fp16 weights and a download. On another device its
+weights are fp32 and its arithmetic is autocast, as in our runs: bf16 weights would round most of its steps away.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+from cifarfast.dataset.beton import read_beton
+from cifarfast.dataset.manifest import unchanged
+from cifarfast.device import Device
+from cifarfast.errors import UserError
+from cifarfast.setup import Site
+from cifarfast.studying.peers import PeerEpoch, PeerRun
+from cifarfast.summary import Effective, data_of
+
+
+def airbench94(site: Site, *, seed: int, epochs: float | None = None, batch_size: int | None = None) -> PeerRun:
+    """Train with `airbench.train94`: 9.9 epochs of its own recipe, for 94 % on average.
+
+    Its clock holds the whitening of the first layer, training, and evaluation with its test-time augmentation; neither
+    evaluations in between, nor reading the data, nor the step on which it warms up. For a device that is not CUDA its
+    network, timers and loaders are replaced, while it runs, by ones that do the same there.
+
+    Args:
+        site: data and device.
+        seed: of torch, whose generators are left as they were.
+        epochs, batch_size: its own where None.
+
+    Raises:
+        UserError: airbench is not installed, or the data has other sizes than it can take.
+    """
+    airbench = imported()
+    recipe, device = airbench.lib_airbench94.hyp, site.device
+    options = {} if epochs is None else {"epochs": epochs}
+    rows: list[Mapping[str, Any]] = []
+    with TemporaryDirectory(prefix="airbench-") as folder, _quiet(), torch.random.fork_rng():
+        _write_data(site, Path(folder))
+        torch.manual_seed(seed)
+        with _moved(airbench, device, Path(folder), rows.append) as (load, make_net):
+            size = batch_size or recipe["opt"]["batch_size"]
+            if size > site.manifest.train.images:
+                raise UserError(f"{site.data} has fewer training images than the {size} of airbench's batch")
+            train_loader = load("", train=True, batch_size=size, aug=recipe["aug"], altflip=True)
+            for run in ("warmup", 1):
+                rows.clear()
+                airbench.train94(train_loader, make_net=make_net, run=run, **options)
+    return PeerRun(
+        name=peer_name(),
+        seed=seed,
+        data=data_of(
+            site.manifest,
+            train_images=site.manifest.train.images,
+            test_images=site.manifest.test.images,
+            verified=True,
+        ),
+        fingerprint=site.fingerprint,
+        effective=_effective(device),
+        rows=_epochs(rows),
+        clock_seconds=rows[-1]["total_time_seconds"],
+    )
+
+
+def peer_name() -> str:
+    """What its runs are called: program and version."""
+    return f"airbench94-{version('airbench')}"
+
+
+def imported() -> ModuleType:
+    """airbench, without what it does to torch's settings.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    with _quiet():
+        try:
+            import airbench
+        except ImportError as error:
+            raise UserError(f"airbench cannot be used ({error}): pip install 'cifarfast[bench]'") from None
+    module: ModuleType = airbench
+    return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Importing it lets cuDNN choose its algorithms by time, for everything in this process."""
+    before = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _write_data(site: Site, folder: Path) -> None:
+    """The files that it would make of a download."""
+    with unchanged(site.data, site.manifest):
+        for name in ("train", "test"):
+            images, labels = read_beton(site.data / site.manifest.split(name).file)
+            content = {"images": torch.from_numpy(images), "labels": torch.from_numpy(labels), "classes": []}
+            torch.save(content, folder / f"{name}.pt")
+
+
+@contextmanager
+def _moved(
+    airbench: ModuleType, device: Device, folder: Path, told: Callable[[Mapping[str, Any]], None]
+) -> Iterator[tuple[Callable[..., Any], Callable[[], nn.Module]]]:
+    """airbench on a device: how loader and network are made, while all that it looks up itself is replaced to fit."""
+    on_cuda, original = device.target.type == "cuda", airbench.utils.CifarLoader
+
+    def load(path: str, **options: Any) -> Any:
+        loader = original(folder, gpu=str(device.target), **options)  # whatever the path
+        if not on_cuda:
+            loader.images = loader.images.to(device.compute_dtype)
+        return loader
+
+    def make_net() -> nn.Module:
+        net: nn.Sequential = airbench.lib_airbench94.make_net94()
+        return net if on_cuda else device.place(_Autocast(device, net))
+
+    def tell(variables: Mapping[str, Any], **_: Any) -> None:
+        told(dict(variables))
+
+    with ExitStack() as stack:
+        replace = mock.patch.object
+        replacements: list[AbstractContextManager[Any]] = [
+            replace(airbench.utils, "CifarLoader", load),
+            replace(airbench.utils, "print_training_details", tell),
+        ]
+        if not on_cuda:
+            replacements += [
+                replace(nn.Module, "cuda", lambda module: module),
+                replace(torch.cuda, "Event", partial(_Timer, device)),
+                replace(torch.cuda, "synchronize", device.synchronize),
+            ]
+        for replacement in replacements:
+            stack.enter_context(replacement)
+        yield load, make_net
+
+
+class _Autocast(nn.Sequential):
+    """Its layers in fp32, computed in the precision of a device; fp32 logits."""
+
+    def __init__(self, device: Device, layers: nn.Sequential) -> None:
+        super().__init__(*layers)
+        self.float()
+        self._device = device
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map (B, 3, 32, 32) to (B, 10)."""
+        with self._device.autocast():
+            logits: torch.Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return logits.float()
+
+
+class _Timer:
+    """`torch.cuda.Event` for other devices."""
+
+    def __init__(self, device: Device, *, enable_timing: bool) -> None:
+        self._device, self.seconds = device, 0.0
+
+    def record(self) -> None:
+        """Now."""
+        self._device.synchronize()
+        self.seconds = time.perf_counter()
+
+    def elapsed_time(self, other: "_Timer") -> float:
+        """Milliseconds from here to there."""
+        return 1e3 * (other.seconds - self.seconds)
+
+
+def _epochs(rows: list[Mapping[str, Any]]) -> list[PeerEpoch]:
+    """What it told at the end of each epoch; the last one takes the accuracy of the final evaluation."""
+    *epochs, final = rows
+    found: list[PeerEpoch] = []
+    before = 0.0
+    for row in epochs:
+        seconds = row["total_time_seconds"]
+        accuracy = final["tta_val_acc"] if row is epochs[-1] else row["val_acc"]
+        found.append(PeerEpoch(epoch=len(found) + 1, epoch_seconds=seconds - before, test_accuracy=accuracy))
+        before = seconds
+    return found
+
+
+def _effective(device: Device) -> Effective:
+    return Effective(
+        device=device.target.type,
+        compile=False,
+        precision="fp16" if device.target.type == "cuda" else device.amp_dtype or "fp32",
+        channels_last=True,
+        loader="airbench",
+        workers=0,
+        threads=torch.get_num_threads(),
+        tf32=device.tf32,
+        cudnn_benchmark=device.target.type == "cuda",
+        deterministic=False,
+    )

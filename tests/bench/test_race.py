@@ -1,0 +1,102 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.race import RACE_NAME, main, race_of
+from bench.statistics import speed_ratio
+from cifarfast.setup import Site
+from cifarfast.studying.peers import PeerRun, peer_file, read_peers, write_peer
+from cifarfast.studying.runs import read_runs
+from tests.commands import refusal
+from tests.studying.made import made, made_peer, write_study_run
+
+RECIPE = "reference:batch-size=40:epochs=1:max-lr=0.0001"
+FOLDER = "reference+epochs=1+batch-size=40+max-lr=0.0001"
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """airbench, replaced by one that takes no time; the seeds that it was asked for."""
+    asked: list[int] = []
+
+    def trained(site: Site, *, seed: int) -> PeerRun:
+        asked.append(seed)
+        data: Any = {**vars(made_peer(seed)), "fingerprint": site.fingerprint, "data": read_data(site)}
+        return PeerRun(**data)
+
+    def read_data(site: Site) -> object:
+        return next(run.run.summary.data for run in read_runs(Path("race")) if run.run.summary)
+
+    monkeypatch.setattr("bench.peers.airbench94", trained)
+    monkeypatch.setattr("bench.peers.imported", lambda: None)
+    monkeypatch.setattr("bench.peers.peer_name", lambda: made_peer(0).name)
+    return asked
+
+
+@pytest.mark.usefixtures("tiny")
+def test_both_run_in_turn_and_what_is_there_is_not_run_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], peers: list[int]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["--recipe", RECIPE, "--data", str(data), "--device", "cpu", "--loader", "resident", "--out", "race"]
+    main([*command, "--seeds", "3,5"])
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.err.splitlines()] == [
+        name for seed in (3, 5) for name in (f"race/{FOLDER}/seed-{seed}", f"race/peers/airbench94-0/seed-{seed}.json")
+    ]
+    last = shown.out.splitlines()[-2:]
+    assert last[0].startswith(f"{FOLDER} is ")
+    assert last[0].endswith(" times as fast as airbench94-0, n=2")
+    assert last[1] == "see race/study.html"
+    record = json.loads((tmp_path / "race" / RACE_NAME).read_text())
+    assert record["pairings"][0]["seeds"] == [3, 5]
+    peer_file(Path("race"), "airbench94-0", 3).unlink()
+    main([*command, "--seeds", "3,5"])
+    assert peers == [3, 5, 3]
+    assert "run 1 of" not in capsys.readouterr().err
+
+
+def test_only_pairs_of_one_machine_count(tmp_path: Path) -> None:
+    for seed in range(4):
+        write_study_run(made("reference", seed, out=tmp_path, epoch_seconds=100.0 + seed))
+        write_peer(tmp_path, made_peer(seed, epoch_seconds=50.0 + seed, cpu="a cpu" if seed else "another"))
+    write_study_run(made("alone", 0, out=tmp_path, cpu="a third"))
+    (pairing,) = race_of(tmp_path, ["reference"]).pairings
+    assert (pairing.recipe, pairing.peer, pairing.seeds) == ("reference", "airbench94-0", [1, 2, 3])
+    ours, theirs = [2001.0 + 20 * seed for seed in (1, 2, 3)], [155.0 + 3 * seed for seed in (1, 2, 3)]
+    assert pairing.clock_ratio == speed_ratio(ours, theirs, paired=True)
+    assert pairing.clock_ratio.value == pytest.approx(161 / 2041)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--recipe", "nonsense"), "--recipe nonsense is unknown"),
+        (("--seeds", "4-0"), "neither a seed nor a range"),
+        (("--data", "nowhere"), "python -m data_prep.to_ffcv --out nowhere"),
+    ],
+)
+@pytest.mark.usefixtures("restored_sigterm", "peers")
+def test_a_mistake_is_one_line_and_exit_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words in refusal(main, capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_airbench_nothing_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "airbench", None)
+    assert "pip install 'cifarfast[bench]'" in refusal(main, capsys, "--data", data, "--recipe", RECIPE)
+    assert read_peers(tmp_path, data=None) == []
+    assert list(tmp_path.iterdir()) == []
