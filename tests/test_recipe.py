@@ -12,7 +12,9 @@ def test_the_reference_is_the_published_one() -> None:
     assert (reference.batch_size, reference.epochs, reference.target_accuracy) == (512, 20, 0.9142)
     assert (reference.max_lr, reference.weight_decay, reference.dropout) == (0.017, 1e-4, 0.07)
     assert reference.pct_start * reference.epochs == 5
-    assert reference.augmentation == Augmentation(crop_padding=4, flip_probability=0.5, cutout_size=8)
+    assert reference.augmentation == Augmentation(
+        crop_padding=2, padding_mode="reflect", flip_probability=0.5, cutout_size=8, cutout_probability=0.5
+    )
 
 
 def test_the_default_is_the_reference_with_a_rate_that_ends_near_zero() -> None:

@@ -43,7 +43,7 @@ def test_every_flag_reaches_its_field() -> None:
         "--train-images 5 --test-images 6 --no-verify "
         "--recipe reference --tta flip --network convnet --width 8 --epochs 7 --low-resolution 20 "
         "--low-resolution-share 0.5 --optimizer muon --max-lr 0.1 --head-lr 0.2 --bias-lr 0.3 --anneal linear "
-        "--no-cycle-momentum --dropout 0 --padding-mode reflect --alternate-flip --cutout-probability 0.5 "
+        "--no-cycle-momentum --dropout 0 --padding-mode zero --alternate-flip --cutout-probability 0.3 "
         "--device cpu --compile --amp --amp-dtype bf16 --no-channels-last --loader resident --workers 2 "
         "--deterministic"
     )
@@ -72,7 +72,7 @@ def test_every_flag_reaches_its_field() -> None:
             anneal="linear",
             cycle_momentum=False,
             dropout=0.0,
-            augmentation=Augmentation(padding_mode="reflect", alternate_flip=True, cutout_probability=0.5),
+            augmentation=Augmentation(crop_padding=2, alternate_flip=True, cutout_probability=0.3),
         ),
         runtime=Runtime(
             device="cpu",
