@@ -27,7 +27,9 @@ from cifarfast.studying.peers import PeerEpoch, PeerRun
 from cifarfast.summary import Effective, data_of
 
 
-def airbench94(site: Site, *, seed: int, epochs: float | None = None, batch_size: int | None = None) -> PeerRun:
+def airbench94(
+    site: Site, *, seed: int, verified: bool, epochs: float | None = None, batch_size: int | None = None
+) -> PeerRun:
     """Train with `airbench.train94`: 9.9 epochs of its own recipe, for 94 % on average.
 
     Its clock holds the whitening of the first layer, training, and evaluation with its test-time augmentation; neither
@@ -37,6 +39,7 @@ def airbench94(site: Site, *, seed: int, epochs: float | None = None, batch_size
     Args:
         site: data and device.
         seed: of torch, whose generators are left as they were.
+        verified: whether the data was held against its digests, for the record.
         epochs, batch_size: its own where None.
 
     Raises:
@@ -64,7 +67,7 @@ def airbench94(site: Site, *, seed: int, epochs: float | None = None, batch_size
             site.manifest,
             train_images=site.manifest.train.images,
             test_images=site.manifest.test.images,
-            verified=True,
+            verified=verified,
         ),
         fingerprint=site.fingerprint,
         effective=_effective(device),

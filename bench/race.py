@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifarfast.checks import positive
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig
 from cifarfast.door import note, parse, print_columns, run
 from cifarfast.errors import one_line
@@ -46,6 +47,9 @@ class Arguments:
     runtime: Runtime = field(default_factory=Runtime)
     """How our runs are executed; airbench runs eagerly, on the same device and in the same precision."""
 
+    def __post_init__(self) -> None:
+        positive("checkpoint_minutes", self.checkpoint_minutes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pairing:
@@ -82,13 +86,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         seeds=seeds_of(arguments.seeds),
         usual=RunConfig(data=arguments.data, verify=arguments.verify, runtime=arguments.runtime),
     )
-    from cifarfast.files import write_json  # the rest imports torch and matplotlib, which --help does without
+    from cifarfast.accuracy import MARGIN  # imports numpy, and the rest torch and matplotlib: --help does without
+    from cifarfast.files import write_json
     from cifarfast.records import sealed
     from cifarfast.reporting.study import write_study
     from cifarfast.studying import words
 
     _run(plan, checkpoint_minutes=arguments.checkpoint_minutes)
-    figures, page = write_study(plan.out, first=list(recipes), margin=0.0)
+    figures, page = write_study(plan.out, first=list(recipes), margin=MARGIN)
     found = race_of(plan.out, list(recipes))
     write_json(plan.out / RACE_NAME, sealed(found))
     for table in (words.results(figures), words.seconds(figures)):
@@ -113,7 +118,7 @@ def _run(plan: Plan, *, checkpoint_minutes: float) -> None:
         if not (path := peer_file(plan.out, peer_name(), seed)).exists():
             note(f"{path}: airbench's train94")
             site = site or open_site(plan.usual)
-            write_peer(plan.out, airbench94(site, seed=seed))
+            write_peer(plan.out, airbench94(site, seed=seed, verified=plan.usual.verify))
 
 
 def race_of(out: Path, recipes: Sequence[str]) -> Race:

@@ -22,7 +22,8 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """airbench, replaced by one that takes no time; the seeds that it was asked for."""
     asked: list[int] = []
 
-    def trained(site: Site, *, seed: int) -> PeerRun:
+    def trained(site: Site, *, seed: int, verified: bool) -> PeerRun:
+        assert verified
         asked.append(seed)
         data: Any = {**vars(made_peer(seed)), "fingerprint": site.fingerprint, "data": read_data(site)}
         return PeerRun(**data)
@@ -76,6 +77,7 @@ def test_only_pairs_of_one_machine_count(tmp_path: Path) -> None:
     [
         (("--recipe", "nonsense"), "--recipe nonsense is unknown"),
         (("--seeds", "4-0"), "neither a seed nor a range"),
+        (("--checkpoint-minutes", "0"), "checkpoint_minutes must be positive"),
         (("--data", "nowhere"), "python -m data_prep.to_ffcv --out nowhere"),
     ],
 )
