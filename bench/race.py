@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(plan: Plan, *, checkpoint_minutes: float) -> None:
     from bench.peers import airbench94, imported, peer_name
     from cifarfast.setup import open_site
-    from cifarfast.studying.course import run_study
+    from cifarfast.studying.course import run_study, study_lock
     from cifarfast.studying.peers import peer_file, write_peer
 
     imported()  # whether it is there is known before anything is trained
@@ -118,7 +118,8 @@ def _run(plan: Plan, *, checkpoint_minutes: float) -> None:
         if not (path := peer_file(plan.out, peer_name(), seed)).exists():
             note(f"{path}: airbench's train94")
             site = site or open_site(plan.usual)
-            write_peer(plan.out, airbench94(site, seed=seed, verified=plan.usual.verify))
+            with study_lock(plan.out):
+                write_peer(plan.out, airbench94(site, seed=seed, verified=plan.usual.verify))
 
 
 def race_of(out: Path, recipes: Sequence[str]) -> Race:

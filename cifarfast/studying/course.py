@@ -49,7 +49,7 @@ def run_study(
         return
     manifest = check_folder(plan.usual.data, full=plan.usual.verify)
     _check_fitting(plan, manifest)
-    with _locked(plan.out):
+    with study_lock(plan.out):
         site, runs = open_site(plan.usual, manifest), list(plan.runs())
         for number, (folder, config) in enumerate(runs, 1):
             if not is_done(folder):
@@ -98,12 +98,16 @@ def _check_fitting(plan: Plan, manifest: Manifest) -> None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def study_lock(out: Path) -> Iterator[None]:
+    """Hold a study's folder, which is made if need be, for this process alone.
+
+    Raises:
+        UserError: another one holds it.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / _LOCK_NAME)
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(out / _LOCK_NAME).acquire(timeout=0)
     except Timeout:
         raise UserError(f"{out} is in use by another study: wait for it, stop it, or choose another --out") from None
-    with lock:
+    with held:
         yield

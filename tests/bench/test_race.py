@@ -7,7 +7,9 @@ import pytest
 
 from bench.race import RACE_NAME, main, race_of
 from bench.statistics import speed_ratio
+from cifarfast.errors import UserError
 from cifarfast.setup import Site
+from cifarfast.studying.course import study_lock
 from cifarfast.studying.peers import PeerRun, peer_file, read_peers, write_peer
 from cifarfast.studying.runs import read_runs
 from tests.commands import refusal
@@ -24,6 +26,8 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def trained(site: Site, *, seed: int, verified: bool) -> PeerRun:
         assert verified
+        with pytest.raises(UserError, match="in use by another study"), study_lock(Path("race")):
+            pass
         asked.append(seed)
         data: Any = {**vars(made_peer(seed)), "fingerprint": site.fingerprint, "data": read_data(site)}
         return PeerRun(**data)
