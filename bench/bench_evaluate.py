@@ -6,9 +6,9 @@ import torch
 from bench.contest import Entrant
 from bench.lab import Lab
 from bench.variants import BASELINE, Layout, Mode, Precision, every_execution, execution, noise
+from cifarfast.evaluation import evaluate
 from cifarfast.model import build_model, flops_per_image
 from cifarfast.recipe import Recipe
-from cifarfast.step import evaluate
 
 
 @pytest.mark.contest(group="evaluate", quick=5, full=7, baseline=BASELINE)

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from cifarfast.checkpoint import Checkpoints, Progress
 from cifarfast.display import Display
 from cifarfast.errors import Stopped
+from cifarfast.evaluation import evaluate
 from cifarfast.metrics import EpochRow
 from cifarfast.predictions import write_predictions
 from cifarfast.recipe import Tta
 from cifarfast.runfolder import RunFolder
 from cifarfast.schedule import OneCycle
 from cifarfast.setup import Setup
-from cifarfast.step import evaluate
 from cifarfast.stopping import StopSignals
 from cifarfast.stopwatch import Stopwatch
 from cifarfast.tta import Augmented

@@ -17,13 +17,14 @@ from rich.progress import Progress
 from cifarfast.config import RunConfig
 from cifarfast.device import Device
 from cifarfast.door import note
+from cifarfast.evaluation import evaluate
 from cifarfast.loaders.base import Batch, Loader
 from cifarfast.range_record import LrRangeRecord, check_no_range, write_range
 from cifarfast.range_test import LrRange, Sweep, measure
 from cifarfast.restoring import modes, restoring
 from cifarfast.runfolder import RunFolder
 from cifarfast.setup import Setup, set_up
-from cifarfast.step import TrainStep, evaluate
+from cifarfast.step import TrainStep
 from cifarfast.stopping import StopSignals
 from cifarfast.summary import Effective, RuntimeRecord
 

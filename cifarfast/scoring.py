@@ -12,12 +12,12 @@ from cifarfast.dataset.manifest import Manifest, check_folder, unchanged
 from cifarfast.device import Device, open_device
 from cifarfast.door import note
 from cifarfast.errors import UserError
+from cifarfast.evaluation import evaluate
 from cifarfast.loaders.base import Loader
 from cifarfast.recipe import Tta
 from cifarfast.runfolder import MODEL_NAME, Run, read_model, read_run
 from cifarfast.runtime import Runtime
 from cifarfast.setup import feed_of, loader_of
-from cifarfast.step import evaluate
 from cifarfast.tta import Augmented
 
 

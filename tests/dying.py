@@ -19,7 +19,7 @@ from cifarfast.studying.plan import Plan
 KILL_POINTS = {
     "in the middle of an epoch": ("cifarfast.step", "TrainStep.__call__", "before"),
     "with the epoch trained, before its evaluation": ("cifarfast.loop", "evaluate", "before"),
-    "during the evaluation": ("cifarfast.step", "Statistics.add", "before"),
+    "during the evaluation": ("cifarfast.evaluation", "Statistics.add", "before"),
     "at the end of an epoch, before its checkpoint": ("cifarfast.runfolder", "RunFolder.append", "after"),
     "while a checkpoint is being written": ("cifarfast.tensorfile", "save_file", "half"),
     "when a checkpoint has its name, before the old one is gone": ("cifarfast.checkpoint", "write_tensors", "after"),

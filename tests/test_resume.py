@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 import cifarfast
 from cifarfast import NonFiniteError, Recipe, RunConfig, Runtime, Stopped, UserError, door
 from cifarfast.config import run_config
+from cifarfast.evaluation import Statistics, evaluate
 from cifarfast.runfolder import read_diverged, read_run
 from cifarfast.schedule import one_cycle
-from cifarfast.step import Statistics, TrainStep, evaluate
+from cifarfast.step import TrainStep
 from tests.dying import run_in_a_process
 
 # Two epochs of three steps, two batches of test images.

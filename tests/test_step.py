@@ -20,7 +20,7 @@ from cifarfast.networks.resnet import ResNet
 from cifarfast.randomness import generator
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
 from cifarfast.schedule import one_cycle
-from cifarfast.step import Statistics, TrainStep, compiled_part, evaluate
+from cifarfast.step import TrainStep, compiled_part
 from tests.tiny import build_tiny
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
@@ -339,37 +339,6 @@ def test_a_state_that_is_not_its_own_is_refused_and_changes_nothing() -> None:
             step.load({key: value + 1 for key, value in saved.items()}, other)
     assert equal(step.tensors(), saved)
     assert step.scaler.state_dict() == scaler
-
-
-def test_statistics_weigh_batches_by_their_size() -> None:
-    statistics = Statistics(CPU)
-    logits = torch.eye(10)
-    statistics.add(logits, torch.arange(10), torch.tensor(1.0))
-    statistics.add(logits[:5], torch.zeros(5, dtype=torch.int64), torch.tensor(4.0))
-    score = statistics.take()
-    assert score.loss == pytest.approx(2.0)
-    assert score.accuracy == pytest.approx(11 / 15)
-    assert score.images == 15
-    statistics.add(logits, torch.arange(10), torch.tensor(3.0))
-    assert statistics.take().loss == pytest.approx(3.0)
-
-
-def test_evaluation_is_exact_and_changes_nothing() -> None:
-    model = build_model(Recipe(dropout=0.5), seed=2)
-    state = copy.deepcopy(model.state_dict())
-    batches = [batch(0), batch(1), batch(2, size=3)]
-    mean, std = torch.tensor(MEAN), torch.tensor(STD)
-    evaluation = evaluate(model, iter(batches), device(), mean=mean, std=std)
-    score = evaluation.score
-    assert model.training
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    model.eval()
-    images, labels = (torch.cat(part) for part in list(zip(*batches, strict=True))[:2])
-    with torch.no_grad():
-        logits = model(normalize(images, mean, std, torch.float32))
-    assert score.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert score.accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
-    assert score.images == 19
 
 
 def tiny_run(step: TrainStep) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from cifarfast.dataset.manifest import Manifest, read_manifest
 from cifarfast.device import open_device
 from cifarfast.door import note
 from cifarfast.errors import UserError
+from cifarfast.evaluation import Evaluation, evaluate
 from cifarfast.files import sha256_file
 from cifarfast.loaders.base import Feed
 from cifarfast.loaders.resident import ResidentLoader
@@ -23,7 +24,6 @@ from cifarfast.range_record import RANGE_NAME, LrRangeRecord, read_range
 from cifarfast.runfolder import MODEL_NAME, Run, read_model, read_run
 from cifarfast.runtime import Runtime
 from cifarfast.setup import feed_of
-from cifarfast.step import Evaluation, evaluate
 from cifarfast.tta import Augmented
 
 MISTAKES_SHOWN = 24
