@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from cifarfast.files import replacing
 from cifarfast.range_test import LrRange
-from cifarfast.reporting.style import BLUE, GREEN, INK, PAPER, RED, Plot, Sheet, styled
+from cifarfast.reporting.style import BLUE, GREEN, INK, RED, Plot, Sheet, styled
 
 # Two of the lines may coincide and are still told apart.
 _STYLES = {"steepest": (RED, "-"), "minimum_tenth": (GREEN, "--"), "valley": (INK, ":")}
@@ -61,7 +61,7 @@ def draw(result: LrRange, *, title: str) -> Sheet:
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     if losses:
-        axes.legend(fontsize=10, frameon=True, facecolor=PAPER, edgecolor="none", framealpha=0.8)
+        axes.figure.legend(loc="outside lower center", ncols=3)  # curve and lines may be anywhere within
     return sheet
 
 
