@@ -91,7 +91,7 @@ class Suggestions:
     """
 
     steepest: Suggestion
-    """Where the loss falls fastest: the usual choice of max_lr."""
+    """Where the loss falls fastest: the usual choice of max_lr, where the sweep begins near it."""
     minimum_tenth: Suggestion
     """A tenth of the rate with the lowest loss."""
     valley: Suggestion
