@@ -28,7 +28,8 @@ class Arguments:
 
     Within a file the variants were interleaved; two files, or two sets of runs, were not interleaved with one
     another, so that the machine may have drifted in between. That is why a difference counts only where it is
-    beyond a minimum effect. Measurements on different machines, versions, data, profiles or batch sizes are refused.
+    beyond a minimum effect. Measurements on different machines, versions or data are refused, files of different
+    profiles or batch sizes too; what recipes of runs differ in is listed.
     """
 
     before: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]

@@ -206,6 +206,6 @@ def _effective(device: Device) -> Effective:
         workers=0,
         threads=torch.get_num_threads(),
         tf32=device.tf32,
-        cudnn_benchmark=device.target.type == "cuda",
-        deterministic=False,
+        cudnn_benchmark=device.cudnn_benchmark,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
     )

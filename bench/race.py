@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cifarfast.checks import positive
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig
-from cifarfast.door import note, parse, print_columns, run
+from cifarfast.door import leave_if_asked, note, parse, print_columns, run
 from cifarfast.errors import one_line
 from cifarfast.recipe import SPEEDRUN_91
 from cifarfast.runtime import Runtime
@@ -28,8 +28,9 @@ class Arguments:
     """Race recipes against airbench's train94, by one clock: seed by seed in turn, that what disturbs disturbs both.
 
     The clock runs from data in memory to the last training step, and through the final evaluation with test-time
-    augmentation; not while compiling or warming up. The folder is that of a cifarfast.study, whose page has
-    airbench's runs in it too. After an interruption the same command goes on, airbench's run from its beginning.
+    augmentation; not while compiling, nor through the step on which airbench warms up. The folder is that of a
+    cifarfast.study, whose page has airbench's runs in it too. After an interruption the same command goes on,
+    airbench's run from its beginning.
     """
 
     recipe: str = SPEEDRUN_91.name
@@ -45,7 +46,7 @@ class Arguments:
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     """Longest time between two checkpoints of our runs."""
     runtime: Runtime = field(default_factory=Runtime)
-    """How our runs are executed; airbench runs eagerly, on the same device and in the same precision."""
+    """How our runs are executed; airbench runs eagerly, on the same device and in the same precision (on CUDA fp16)."""
 
     def __post_init__(self) -> None:
         positive("checkpoint_minutes", self.checkpoint_minutes)
@@ -117,6 +118,7 @@ def _run(plan: Plan, *, checkpoint_minutes: float) -> None:
         run_study(replace(plan, seeds=[seed]), checkpoint_minutes=checkpoint_minutes)
         if not (path := peer_file(plan.out, peer_name(), seed)).exists():
             note(f"{path}: airbench's train94")
+            leave_if_asked()
             site = site or open_site(plan.usual)
             with study_lock(plan.out):
                 write_peer(plan.out, airbench94(site, seed=seed, verified=plan.usual.verify))
@@ -138,8 +140,8 @@ def race_of(out: Path, recipes: Sequence[str]) -> Race:
 
 def _pairings(runs: Sequence["StudyRun"], peers: Sequence["PeerRun"]) -> Iterator[Pairing]:
     from bench.statistics import speed_ratio
-    from cifarfast.comparable import machine_facts
     from cifarfast.studying.figures import clock_seconds
+    from cifarfast.studying.peers import beside
 
     for recipe in dict.fromkeys(ours.recipe for ours in runs):
         for name in dict.fromkeys(peer.name for peer in peers):
@@ -148,8 +150,7 @@ def _pairings(runs: Sequence["StudyRun"], peers: Sequence["PeerRun"]) -> Iterato
                 for ours in runs
                 for theirs in peers
                 if (ours.recipe, name, ours.seed) == (recipe, theirs.name, theirs.seed)
-                if ours.run.summary is not None
-                and machine_facts(ours.run.summary.fingerprint) == machine_facts(theirs.fingerprint)
+                if ours.run.summary is not None and beside(theirs, ours.run.summary)
             ]
             if pairs:
                 seconds = [clock_seconds(ours.run) for ours, _ in pairs]

@@ -46,7 +46,7 @@ def draw(
 def draw_batch(augmentation: Augmentation, indices: Indices, *, seed: int, epoch: int, number: int) -> torch.Tensor:
     """`draw` for batch `number` of `epoch` in a run with this seed, which holds the images `indices`."""
     numbers, flipped = generator(seed, "augment", epoch, number), None
-    if augmentation.alternate_flip:
+    if augmentation.alternate_flip and augmentation.flip_probability > 0.0:
         probability, first = augmentation.flip_probability, seed_of(seed, "flip")
         flipped = alternating_flips(indices, epoch, probability=probability, seed=first)
     return draw(augmentation, len(indices), numbers, flipped=flipped)

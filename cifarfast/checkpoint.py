@@ -22,13 +22,14 @@ from cifarfast.metrics import EpochRow
 from cifarfast.records import NewerSchemaError, decode_versioned, sealed
 from cifarfast.step import TrainStep
 from cifarfast.summary import Effective
-from cifarfast.tensorfile import read_tensors, write_tensors
+from cifarfast.tensorfile import file_bytes, read_tensors, write_tensors
 
 SCHEMA = 1
 KEPT = 2
 _SUFFIX = ".safetensors"
 _STATE = "state"
-_MAX_BYTES = 1 << 28
+_MOST_MOMENTS = 2
+"""Of the weights, that an optimizer keeps: Adam's."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -153,10 +154,12 @@ def restore(
     Raises:
         UserError: a checkpoint was written by a newer version.
     """
+    weights = list(step.model.parameters())
+    most = file_bytes([*step.tensors().values(), *weights * _MOST_MOMENTS])
     for path in sorted(folder.glob(f"step-*{_SUFFIX}"), reverse=True):
         hint = "taking the one before"
         try:
-            tensors, facts = read_tensors(path, max_bytes=_MAX_BYTES, hint=hint)
+            tensors, facts = read_tensors(path, max_bytes=most, hint=hint)
             raw = facts.get(_STATE, "").encode()
             state = decode_versioned(raw, State, schema=SCHEMA, where=path, hint=hint)
             if state.progress.batch > steps_per_epoch:

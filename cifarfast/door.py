@@ -130,8 +130,16 @@ def fail(message: str, code: int) -> NoReturn:
 
 def leave_if_asked() -> None:
     """Leave after all if a signal has come whose exception was lost, as it is in Python code that C code calls."""
+    global _asked
     if _asked is not None:
-        _raise(_asked)
+        signum, _asked = _asked, None
+        _raise(signum)
+
+
+def ask_to_leave(signum: int) -> None:
+    """Have the next `leave_if_asked` leave: a signal came when what it could stop was at its end."""
+    global _asked
+    _asked = signum
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:

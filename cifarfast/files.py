@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+# Read once: it can be read only by setting it, which two threads must not do at once.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
         flush(path.parent)
     except BaseException as error:
@@ -100,9 +103,3 @@ def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> st
             if progress is not None:
                 progress(len(chunk))
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

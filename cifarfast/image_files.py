@@ -41,8 +41,10 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would clip at 255
-        wide = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
-        return Image.fromarray((wide / 257).round().astype(np.uint8)).convert("RGB")
+        wide = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        wide += 128  # 257 is odd, so this rounds to the nearest without a tie
+        wide //= 257
+        return Image.fromarray(wide.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of no known scale")
     if image.has_transparency_data:

@@ -1,10 +1,11 @@
 """The training loop."""
 
+import math
 from collections.abc import Callable
 
 from cifarfast.checkpoint import Checkpoints, Progress
 from cifarfast.display import Display
-from cifarfast.errors import Stopped
+from cifarfast.errors import NonFiniteError, Stopped
 from cifarfast.evaluation import evaluate
 from cifarfast.metrics import EpochRow
 from cifarfast.predictions import write_predictions
@@ -29,7 +30,7 @@ def run_epochs(
     """Train and evaluate from `progress` to the end of the schedule; each row is on disk before the next epoch starts.
 
     Raises:
-        NonFiniteError: the loss or a gradient became NaN or infinite.
+        NonFiniteError: the loss, a gradient or a test image's answer became NaN or infinite.
         Stopped: SIGINT or SIGTERM came; the step under way and a checkpoint were finished.
     """
     step, device, train, test = setup.step, setup.device, setup.train_loader, setup.test_loader
@@ -79,6 +80,12 @@ def run_epochs(
                     data_wait_percent=100 * watch.take("data") / epoch_seconds,
                     peak_memory_bytes=device.peak_memory_bytes(),
                 )
+                if not (math.isfinite(row.train_loss) and math.isfinite(row.test_loss)):
+                    # As in fp16, where an epoch may end within a streak of steps that were left out.
+                    raise NonFiniteError(
+                        f"training diverged in epoch {row.epoch}: its mean loss is {row.train_loss} on training and "
+                        f"{row.test_loss} on test images: try a lower --max-lr, or --no-amp"
+                    )
                 folder.append(row)
                 write_predictions(folder.path, tested.logits, tested.labels, epoch=row.epoch)
                 progress.finish(row)

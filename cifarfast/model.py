@@ -43,7 +43,7 @@ def layer_table(recipe: Recipe) -> list[Layer]:
 
     In the ResNet a block is one layer.
     """
-    model = _meta_model(recipe).eval()
+    model = meta_model(recipe).eval()
     shapes: dict[str, tuple[int, ...]] = {}
     rows = (ConvBlock, nn.Linear) if isinstance(model, ResNet) else (Stem, nn.Conv2d, nn.BatchNorm2d, nn.Linear)
     modules = {name: m for name, m in model.named_modules() if isinstance(m, rows)}
@@ -67,13 +67,14 @@ def flops_per_image(recipe: Recipe) -> dict[str, int]:
     """FLOPs of one image: `forward`, and `train` for forward and backward; a multiply-add counts as two."""
     images = torch.empty(1, *IMAGE_SHAPE, device="meta")
     with FlopCounterMode(display=False) as forward:
-        scores = _meta_model(recipe)(images)
+        scores = meta_model(recipe)(images)
     with FlopCounterMode(display=False) as backward:
         torch.autograd.backward(scores.sum())
     done = forward.get_total_flops()
     return {"forward": done, "train": done + backward.get_total_flops()}
 
 
-def _meta_model(recipe: Recipe) -> Network:
+def meta_model(recipe: Recipe) -> Network:
+    """The network without memory for its weights: names, shapes and dtypes, whatever their size."""
     with torch.device("meta"):
         return empty_model(recipe)

@@ -23,13 +23,13 @@ def build_optimizer(
     if recipe.optimizer == "muon":
         parameters = list(model.parameters())
         parts = [
-            (recipe.max_lr, [p for p in parameters if p.ndim > 2], True),
-            (recipe.head_lr, [p for p in parameters if p.ndim == 2], False),
-            (recipe.bias_lr, [p for p in parameters if p.ndim < 2], False),
+            ([p for p in parameters if p.ndim > 2], True),
+            ([p for p in parameters if p.ndim == 2], False),
+            ([p for p in parameters if p.ndim < 2], False),
         ]
         groups = [
-            {"params": params, "lr": lr, "orthogonal": orthogonal, "weight_decay": recipe.weight_decay}
-            for lr, params, orthogonal in parts
+            {"params": params, "lr": recipe.max_lr, "orthogonal": orthogonal, "weight_decay": recipe.weight_decay}
+            for params, orthogonal in parts
         ]
         optimizer: torch.optim.Optimizer = Muon(groups, momentum=recipe.max_momentum, dtype=dtype)
     else:
@@ -40,10 +40,15 @@ def build_optimizer(
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-    for group in optimizer.param_groups:
-        group["share"] = group["lr"] / recipe.max_lr
-        group["lr"] /= recipe.div_factor
+    set_shares(optimizer, recipe)
+    set_hyperparameters(optimizer, lr=recipe.max_lr / recipe.div_factor, momentum=recipe.max_momentum)
     return optimizer
+
+
+def set_shares(optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    """Make every parameter group keep the ratio to `max_lr` that the recipe has it at."""
+    for group, lr in zip(optimizer.param_groups, (recipe.max_lr, recipe.head_lr, recipe.bias_lr), strict=False):
+        group["share"] = lr / recipe.max_lr
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, *, lr: float, momentum: float) -> None:

@@ -10,6 +10,8 @@ from cifarfast.checks import at_least, below, between, one_of, positive
 Tta = Literal["none", "flip", "flip+shift"]
 """Test-time augmentation, see `cifarfast.tta`."""
 CROP_SIZE = 32
+WIDEST = 512
+"""With 125 million parameters far from any speedrun, and still read into the memory of a small machine."""
 SMALLEST_SIZE = 17
 """From which three poolings leave a pixel of what the stem makes of an image."""
 
@@ -23,7 +25,7 @@ class Augmentation:
     padding_mode: Literal["zero", "reflect"] = "zero"
     """What the added pixels are: zero after normalisation (the channel means), or the image mirrored."""
     flip_probability: float = 0.5
-    """Share of images mirrored left to right; 0 switches the flip off."""
+    """Share of images mirrored left to right (with `alternate_flip`, in the even epochs); 0 switches the flip off."""
     alternate_flip: bool = False
     """Whether an image that was mirrored in one epoch is not in the next, and the other way round: which ones are
     mirrored in the first is random (K. Jordan, arXiv:2404.00498, section 3.6)."""
@@ -86,7 +88,7 @@ class Recipe:
     """Momentum at the start and the end, or throughout without cycle_momentum."""
     weight_decay: float = 1e-4
     """L2 penalty, added to the gradient of every parameter as torch.optim.Adam does (not decoupled); with muon, of head
-    and biases."""
+    and biases alone, and decoupled: rate times penalty of each is taken off it, past the momentum."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
     dropout: float = 0.07
@@ -98,7 +100,7 @@ class Recipe:
         between("target_accuracy", self.target_accuracy, 0.0, 1.0)
         one_of("tta", self.tta, ("none", "flip", "flip+shift"))
         one_of("network", self.network, ("resnet", "convnet"))
-        at_least("width", self.width, 1)
+        between("width", self.width, 1, WIDEST)
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values a channel
         between("low_resolution", self.low_resolution, SMALLEST_SIZE, CROP_SIZE)

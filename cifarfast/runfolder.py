@@ -42,8 +42,9 @@ CHECKPOINTS_NAME = "checkpoints"
 SUMMARY_NAME = "summary.json"
 DIVERGED_NAME = "diverged.json"
 MODEL_NAME = "model.safetensors"
+_WRITTEN = (CONFIG_NAME, METRICS_NAME, SUMMARY_NAME, DIVERGED_NAME, MODEL_NAME, "predictions.*", "lr_range.*")
+"""By the process that holds the lock, and nobody else."""
 _LOCK_NAME = ".lock"
-_MODEL_MAX_BYTES = 1 << 25
 _TEXT_MAX_BYTES = 1 << 24
 
 
@@ -77,8 +78,8 @@ class RunFolder:
             raise UserError(
                 f"{path} already holds a run: choose another --out, move that one away, or go on with --resume {path}"
             )
-        for folder in (path, self.checkpoints):
-            remove_temporaries(folder, "*")
+        remove_temporaries(path, *_WRITTEN)
+        remove_temporaries(self.checkpoints, "step-*")
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -165,6 +166,8 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read all of a run folder but its tensors, also while it is being written.
 
+    While a finished run is being made longer, it is still read as it was when it had finished.
+
     Raises:
         UserError: it holds no run, or a file in it is damaged, or lines of its metrics are missing.
     """
@@ -173,7 +176,7 @@ def read_run(path: Path) -> Run:
         raise UserError(
             f"{path / METRICS_NAME} has lost epochs ({len(rows)} of {summary.epochs} are left): name another run"
         )
-    return Run(path=path, config=config, rows=rows, summary=summary)
+    return Run(path=path, config=config, rows=rows if summary is None else rows[: summary.epochs], summary=summary)
 
 
 def read_config(path: Path) -> SavedConfig:
@@ -232,16 +235,18 @@ def read_model(path: Path) -> "Network":
     Raises:
         UserError: there is none yet, or it is damaged, or it is of another network.
     """
-    from cifarfast.model import empty_model
-    from cifarfast.tensorfile import read_tensors
+    from cifarfast.model import empty_model, meta_model
+    from cifarfast.tensorfile import file_bytes, read_tensors
 
     file = path / MODEL_NAME
     if not file.exists():
         raise UserError(f"{path} has no {MODEL_NAME} yet: let the run end, or go on with --resume {path}")
-    tensors, _ = read_tensors(file, max_bytes=_MODEL_MAX_BYTES, hint="name another run")
-    model = empty_model(read_config(path).recipe).eval()
-    if _layout(tensors) != _layout(model.state_dict()):
+    recipe = read_config(path).recipe
+    expected = meta_model(recipe).state_dict()
+    tensors, _ = read_tensors(file, max_bytes=file_bytes(expected.values()), hint="name another run")
+    if _layout(tensors) != _layout(expected):
         raise UserError(f"{file} holds the weights of another network: name another run")
+    model = empty_model(recipe).eval()
     model.load_state_dict(tensors)
     return model
 

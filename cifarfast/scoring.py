@@ -127,8 +127,11 @@ def open_test(config: SavedConfig, data: Path | None, runtime: Runtime, device: 
 
 
 def _runtime(run: Run, device: str | None) -> Runtime:
-    """What the run asked for, in the precision that it came to, so that nothing is probed again."""
-    runtime = run.config.runtime
+    """What the run asked for, in the precision that it came to, so that nothing is probed again.
+
+    The loader is one that is always there: all deliver the same test images.
+    """
+    runtime = replace(run.config.runtime, loader="resident")
     if run.summary is not None:
         precision = run.summary.runtime.effective.precision
         runtime = replace(runtime, amp=precision != "fp32")

@@ -16,7 +16,7 @@ from cifarfast.evaluation import Statistics
 from cifarfast.guard import FiniteGuard
 from cifarfast.loaders.base import Batch
 from cifarfast.model import Network
-from cifarfast.networks.resnet import draw_masks, dropout_threshold
+from cifarfast.networks.resnet import draw_masks
 from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.randomness import generator, seed_of
 from cifarfast.recipe import Recipe
@@ -62,7 +62,7 @@ class TrainStep:
     def _begin(self, recipe: Recipe, seed: int) -> None:
         """All that a run has beside its weights, as it is before the first step."""
         self.recipe, self._seed = recipe, seed
-        self._drops = dropout_threshold(recipe.dropout) > 0
+        self._drops = recipe.dropout > 0.0
         self.optimizer = build_optimizer(self.model, recipe, dtype=self._device.compute_dtype)
         self.scaler = self._device.scaler()
         self.statistics = Statistics(self._device.target)

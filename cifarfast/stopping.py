@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-from cifarfast.door import leave_if_asked, note
+from cifarfast.door import ask_to_leave, leave_if_asked, note
 from cifarfast.errors import Stopped
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
+        self._heeded = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -51,6 +52,8 @@ class StopSignals:
             self._writer.close()
             self._thread.join()
             self._reader.close()
+        if self.requested is not None and not self._heeded:  # it came after the last `heed`
+            ask_to_leave(self.requested)
 
     def heed(self) -> None:
         """To be called where stopping loses nothing.
@@ -59,6 +62,7 @@ class StopSignals:
             Stopped: a signal has come.
         """
         if self.requested is not None:
+            self._heeded = True
             raise Stopped(f"stopped by {self.requested.name}", self.requested)
 
     def heeding(self, items: Iterator[T]) -> Iterator[T]:

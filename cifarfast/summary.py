@@ -237,10 +237,14 @@ def data_of(manifest: Manifest, *, train_images: int, test_images: int, verified
 
 def machine(fingerprint: Fingerprint, effective: Effective) -> str:
     """On what a run ran, beside the name of its processor."""
+    if effective.device == "cuda":
+        device = f"CUDA {fingerprint.cuda}"
+    elif effective.device == "mps":
+        device = "MPS"
+    else:
+        device = f"{effective.threads} threads, {fingerprint.cpu_isa}"
     parts = [
-        f"{effective.threads} threads, {fingerprint.cpu_isa}"
-        if fingerprint.gpu is None
-        else f"CUDA {fingerprint.cuda}",
+        device,
         effective.precision,
         "compiled" if effective.compile else "eager",
         f"torch {fingerprint.packages.get('torch')}",

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +13,13 @@ from cifarfast.errors import UserError
 from cifarfast.files import read_plain, replacing
 
 _DIGEST = "sha256"
+_HEADER_BYTES = 1 << 24
+"""Room for names, shapes and facts; a checkpoint has a row of some 500 bytes an epoch among these."""
+
+
+def file_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """The most that a file of such tensors can have."""
+    return sum(tensor.nbytes for tensor in tensors) + _HEADER_BYTES
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str] | None = None) -> None:

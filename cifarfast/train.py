@@ -129,8 +129,9 @@ def _print_result(summary: "Summary", arguments: Arguments) -> None:
     print(f"speed {summary.images_per_second:,.0f} images/s, {summary.data_wait_percent:.1f}% of it waiting for data")
     if summary.compile_seconds is not None:
         print(f"compiled in {summary.compile_seconds.seconds:.1f} s ({summary.compile_seconds.cache} cache)")
-    epochs = RECIPES[summary.recipe.name].epochs
-    if summary.epochs < epochs or not data.whole:
+    known = RECIPES.get(summary.recipe.name)  # one made in Python has no command
+    if known and (summary.epochs < known.epochs or not data.whole):
+        epochs = known.epochs
         print(f"the whole run, about {_whole_run_minutes(summary, epochs):,.0f} minutes here: {_whole_run(arguments)}")
 
 

@@ -17,6 +17,7 @@ from cifarfast.loop import run_epochs
 from cifarfast.lr_range import range_of_setup
 from cifarfast.metrics import EpochRow
 from cifarfast.model import flops_per_image
+from cifarfast.optim import set_shares
 from cifarfast.range_record import check_no_range, read_range, write_range
 from cifarfast.range_test import Sweep
 from cifarfast.recipe import Recipe
@@ -198,7 +199,13 @@ def _with_found_lr(setup: Setup, effective: Effective, folder: RunFolder, start:
         raise UserError(f"the range test suggests no learning rate ({found.reason}): name one with --max-lr")
     write_range(path, record)
     note(f"max_lr {found.lr:.3g}, as the range test suggests")
-    return replace(config, recipe=replace(config.recipe, max_lr=found.lr))
+    recipe = replace(config.recipe, max_lr=found.lr)
+    if recipe.optimizer == "muon":  # the sweep moved all rates together
+        swept = record.recipe
+        ratio = found.lr / swept.max_lr
+        recipe = replace(recipe, head_lr=swept.head_lr * ratio, bias_lr=swept.bias_lr * ratio)
+        set_shares(setup.step.optimizer, recipe)
+    return replace(config, recipe=recipe)
 
 
 def _compiled(setup: Setup) -> Compile | None:
@@ -219,11 +226,15 @@ def of_data(saved: SavedConfig, manifest: Manifest) -> bool:
 
 
 def changed_flags(saved: SavedConfig, now: RunConfig, *, longer: bool = False) -> list[str]:
-    """The flags of `now` that would make it another run; where it may be `longer`, more epochs do not."""
+    """The flags of `now` that would make it another run; where it may be `longer`, more epochs do not.
+
+    Nor do loaders that deliver the same: all but `torchvision`, which augments by itself.
+    """
     before, after = _flat(run_config(saved)), _flat(now)
     free = {"data", "verify", "workers"} | ({"epochs"} if longer and after["epochs"] > before["epochs"] else set())
+    free |= {"loader"} if "torchvision" not in (before["loader"], after["loader"]) else set()
     return [
-        f"--{name.replace('_', '-')} {value} (but {before[name]})"
+        f"--{'recipe' if name == 'name' else name.replace('_', '-')} {value} (but {before[name]})"
         for name, value in after.items()
         if value != before[name] and name not in free
     ]
@@ -244,7 +255,7 @@ def _flat(config: RunConfig) -> dict[str, Any]:
             else:
                 flat[name] = value
     if config.sweep is not None:
-        flat["max_lr"] = "auto"
+        flat |= dict.fromkeys(("max_lr", "head_lr", "bias_lr"), "auto")
     return flat
 
 

@@ -49,6 +49,8 @@ def _convert(arguments: Arguments) -> None:
     from data_prep.sources import open_source
 
     start = time.perf_counter()
+    if arguments.source == "":
+        raise UserError("--source is empty: name an archive or a folder, or leave it out")
     spec = arguments.source or os.environ.get("CIFAR10_SOURCE") or "download"
     source = open_source(spec, cache=arguments.out, any_count=arguments.any_count)
     manifest, converted = convert(source, arguments.out, force=arguments.force)

@@ -176,6 +176,8 @@ def test_with_alternation_only_the_flips_are_others() -> None:
     assert not torch.equal(draw_batch(settings, indices, seed=5, epoch=2, number=3)[2], drawn[2][2])
     always = draw_batch(replace(settings, flip_probability=1.0), indices, seed=1, epoch=0, number=0)
     assert always[2].all()
+    never = replace(settings, flip_probability=0.0)
+    assert not any(draw_batch(never, indices, seed=1, epoch=epoch, number=0)[2].any() for epoch in (0, 1))
 
 
 @pytest.mark.parametrize("size", [24, 17])

@@ -6,6 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from cifarfast import tensorfile
 from cifarfast.checkpoint import Checkpoints, Progress, restore
 from cifarfast.recipe import Recipe
 from cifarfast.records import NewerSchemaError, sealed
@@ -203,3 +204,17 @@ def test_that_one_could_not_be_written_is_said_at_the_next(
     with pytest.raises(OSError, match="No space left"), Checkpoints(tmp_path / "c", EFFECTIVE, minutes=1.0) as some:
         some.write(trained, Progress(batch=2), 2)
     assert restored(tmp_path / "c")[1] == Progress(batch=1)
+
+
+def test_the_room_for_a_checkpoint_is_that_of_weights_and_moments(
+    tmp_path: Path, trained: TrainStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = written(tmp_path / "c", trained, 1)
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    counts = 4 * len(list(trained.model.parameters()))  # Adam counts the steps of each
+    monkeypatch.setattr(tensorfile, "_HEADER_BYTES", header + counts)
+    assert restored(tmp_path / "c")[1:] == (Progress(batch=1), [])
+    monkeypatch.setattr(tensorfile, "_HEADER_BYTES", 0)
+    _, found, notes = restored(tmp_path / "c")
+    assert found is None
+    assert "it has more than" in notes[0]

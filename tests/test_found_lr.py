@@ -193,3 +193,22 @@ def test_the_command(
 
 def copy_of(run: Path, folder: Path) -> Path:
     return Path(shutil.copytree(run, folder / "copy"))
+
+
+def test_with_muon_all_rates_move_together_and_a_resumed_run_goes_on_with_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, optimizer="muon", max_lr=0.03, head_lr=0.06, bias_lr=0.003)
+    asked = replace(config(data), recipe=recipe)
+    fit(asked, tmp_path / "whole")
+    lr = suggested(tmp_path / "whole")
+    recorded = read_config(tmp_path / "whole").recipe
+    assert (recorded.max_lr, recorded.head_lr, recorded.bias_lr) == pytest.approx((lr, 2 * lr, lr / 10))
+    fit(replace(asked, sweep=None, recipe=recorded), tmp_path / "given")
+    assert_same(tmp_path / "given", outcome(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        signalling(patch, TrainStep, "__call__", signal.SIGINT, 30 + 5)
+        with pytest.raises(Stopped):
+            fit(asked, tmp_path / "run")
+    cifarfast.resume(tmp_path / "run", asked)
+    assert_same(tmp_path / "run", outcome(tmp_path / "whole"))

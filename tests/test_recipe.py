@@ -25,6 +25,14 @@ def test_the_default_is_the_reference_with_a_rate_that_ends_near_zero() -> None:
     assert last < one_cycle(RECIPES["reference"], 97).lr(20 * 97 - 1) / 900
 
 
+def test_the_tuned_reference_keeps_network_batch_and_length() -> None:
+    tuned, reference = RECIPES["reference-tuned"], RECIPES["reference"]
+    assert (tuned.network, tuned.batch_size, tuned.epochs) == ("resnet", reference.batch_size, reference.epochs)
+    assert (tuned.target_accuracy, tuned.tta) == (0.945, "none")
+    schedule = one_cycle(tuned, 97)
+    assert (schedule.lr(0), schedule.lr(20 * 97 - 1)) == pytest.approx((tuned.max_lr, tuned.max_lr / 1000), rel=0.01)
+
+
 def test_a_recipe_is_a_value() -> None:
     with pytest.raises(FrozenInstanceError):
         RECIPES["reference"].epochs = 3  # type: ignore[misc]
@@ -39,9 +47,10 @@ def test_a_recipe_is_a_value() -> None:
         ("max_lr", float("nan")), ("max_lr", float("inf")), ("div_factor", -1.0), ("final_div_factor", 0.0),
         ("pct_start", 1.5), ("anneal", "cubic"), ("base_momentum", 1.0), ("max_momentum", -0.1),
         ("weight_decay", -1e-4), ("label_smoothing", 1.0), ("dropout", 1.0), ("dropout", float("nan")),
-        ("tta", "twice"), ("network", "vgg"), ("width", 0), ("low_resolution", 16), ("low_resolution", 33),
-        ("low_resolution_share", -0.1), ("low_resolution_share", 1.5), ("low_resolution_share", float("nan")),
-        ("optimizer", "sgd"), ("head_lr", 0.0), ("head_lr", float("inf")), ("bias_lr", -1.0),
+        ("tta", "twice"), ("network", "vgg"), ("width", 0), ("width", 513), ("low_resolution", 16),
+        ("low_resolution", 33), ("low_resolution_share", -0.1), ("low_resolution_share", 1.5),
+        ("low_resolution_share", float("nan")), ("optimizer", "sgd"), ("head_lr", 0.0),
+        ("head_lr", float("inf")), ("bias_lr", -1.0),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(field: str, value: object) -> None:

@@ -309,7 +309,8 @@ def test_a_run_can_be_made_longer(finished: Path, data: Path) -> None:
         ({"recipe": replace(RECIPE, batch_size=5)}, "--batch-size 5 (but 4)"),
         ({"recipe": replace(RECIPE, epochs=1)}, "--epochs 1 (but 2)"),
         ({"recipe": replace(RECIPE, augmentation=replace(RECIPE.augmentation, cutout_size=4))}, "--cutout-size 4"),
-        ({"runtime": Runtime(device="cpu", loader="ffcv", workers=0)}, "--loader ffcv (but resident)"),
+        ({"recipe": replace(RECIPE, name="mine")}, "--recipe mine (but "),
+        ({"runtime": Runtime(device="cpu", loader="torchvision", workers=0)}, "--loader torchvision (but resident)"),
         ({"seed": 8}, "--seed 8 (but 7)"),
         ({"train_images": 12, "seed": 8}, "--seed 8 (but 7), --train-images 12 (but 13)"),
     ],
@@ -333,7 +334,9 @@ def test_data_and_run_may_have_moved(uninterrupted: Callable[[RunConfig], Outcom
     asked = unfinished(data, tmp_path / "before")
     (tmp_path / "before").rename(tmp_path / "after")
     shutil.copytree(data, tmp_path / "data")
-    moved = replace(asked, data=tmp_path / "data", verify=True, runtime=replace(asked.runtime, workers=1))
+    moved = replace(
+        asked, data=tmp_path / "data", verify=True, runtime=replace(asked.runtime, loader="auto", workers=1)
+    )
     cifarfast.resume(tmp_path / "after", moved)
     assert_same(tmp_path / "after", uninterrupted(asked))
 

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from cifarfast.errors import UserError
 from cifarfast.metrics import EpochRow
 from cifarfast.networks.convnet import ConvNet
 from cifarfast.networks.resnet import ResNet
+from cifarfast.recipe import RECIPES
 from cifarfast.records import sealed
 from cifarfast.runfolder import RunFolder, read_model, read_rows, read_run
 from cifarfast.tensorfile import write_tensors
@@ -80,6 +82,7 @@ def test_a_finished_run_that_has_lost_epochs_is_noticed(tmp_path: Path) -> None:
         for epoch in (2, 3):  # which a longer run adds
             folder.append(row(epoch))
             assert read_run(tmp_path / "run").summary == summary([row(1), row(2)])
+            assert read_run(tmp_path / "run").rows == [row(1), row(2)]
 
 
 def test_weights_have_the_raw_names_and_values(tmp_path: Path) -> None:
@@ -168,3 +171,41 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
         half.write_bytes(b"half")
     with RunFolder(tmp_path / "run", resume=True):
         assert not any(half.exists() for half in halves)
+
+
+def test_the_hidden_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    others = [tmp_path / ".notes.txt.tmp", tmp_path / ".model.pt2.abc.tmp", tmp_path / ".report.html.abc.tmp"]
+    for other in others:
+        other.write_bytes(b"mine")
+    with RunFolder(tmp_path):
+        assert all(other.read_bytes() == b"mine" for other in others)
+
+
+def test_the_weights_of_a_wide_network_are_read(tmp_path: Path) -> None:
+    recipe = replace(RECIPES["speedrun-91"], width=160)
+    model = ConvNet(width=160)
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_config(replace(CONFIG, recipe=recipe))
+        folder.write_model(model)
+    assert torch.equal(read_model(tmp_path / "run").head.weight, model.head.weight)
+
+
+def test_no_memory_is_asked_for_before_the_weights_are_seen_to_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_config(replace(CONFIG, recipe=replace(RECIPES["speedrun-91"], width=512)))
+        folder.write_model(ConvNet(width=4))
+    made: list[torch.device] = []
+    monkeypatch.setattr(ConvNet, "__init__", _told(ConvNet.__init__, made))
+    with pytest.raises(UserError, match="holds the weights of another network"):
+        read_model(tmp_path / "run")
+    assert made == [torch.device("meta")]
+
+
+def _told(original: Callable[..., None], devices: list[torch.device]) -> Callable[..., None]:
+    def init(model: ConvNet, *, width: int) -> None:
+        original(model, width=width)
+        devices.append(model.head.weight.device)
+
+    return init

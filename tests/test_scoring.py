@@ -1,6 +1,6 @@
-import importlib.util
 import pickle
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,8 +58,10 @@ def test_it_is_so_in_another_precision_and_layout(data: Path, tmp_path: Path) ->
     assert found.precision == "bf16"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed")
-def test_it_is_so_with_another_loader(trained: Path, tmp_path: Path) -> None:
+def test_it_is_so_where_the_loader_of_the_run_is_not_installed(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cifarfast.loaders.ffcv_loader", None)
     run = _copied(trained, tmp_path)
     config = read_config(run)
     write_json(run / CONFIG_NAME, sealed(replace(config, runtime=replace(config.runtime, loader="ffcv"))))

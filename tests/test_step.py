@@ -106,6 +106,15 @@ def test_a_step_is_that_of_a_plain_loop(layout: torch.memory_format) -> None:
         assert (ours - theirs).abs().mean() < 4e-5
 
 
+@pytest.mark.parametrize("rate", [0.001, 0.07])
+def test_even_the_smallest_dropout_is_a_function_of_the_seed(rate: float) -> None:
+    recipe, gradients = replace(PLAIN, dropout=rate), []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        gradients.append(first_gradients(trainer(recipe)))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
 def test_a_loader_that_augments_is_only_normalised() -> None:
     recipe = Recipe(batch_size=8, dropout=0.0)
     one, other = trainer(recipe), trainer(PLAIN)

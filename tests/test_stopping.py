@@ -142,3 +142,29 @@ def test_a_signal_whose_exception_was_lost_is_heeded_before_training(number: sig
         [sys.executable, "-c", LOST.format(number=int(number))], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert (done.returncode, done.stdout) == (code, "")
+
+
+LATE = """
+import os, signal, time
+from cifarfast.door import run
+from cifarfast.stopping import StopSignals
+
+def main():
+    with StopSignals() as stop:
+        os.kill(os.getpid(), {number})
+        while stop.requested is None:
+            time.sleep(0.001)
+    print("saved", flush=True)
+    with StopSignals():
+        print("the next one")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_too_late_to_stop_a_run_keeps_the_next_from_beginning(number: signal.Signals, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE.format(number=int(number))], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (code, "saved\n")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from cifarfast.fingerprint import Fingerprint
@@ -11,6 +13,7 @@ from cifarfast.summary import (
     Reached,
     RuntimeRecord,
     Summary,
+    machine,
     of_rows,
     reached,
     spread,
@@ -104,3 +107,12 @@ def test_time_to_accuracy_is_training_time_to_the_end_of_the_epoch() -> None:
     rows = [row(1, 0.5, 12.0), row(2, 0.92, 10.0), row(3, 0.91, 10.0)]
     assert reached(0.9, rows) == Reached(accuracy=0.9, seconds=22.0, epoch=2)
     assert reached(0.93, rows) == Reached(accuracy=0.93, seconds=None, epoch=None)
+
+
+def test_a_machine_is_named_by_what_it_computes_on() -> None:
+    made = summary([row(1)])
+    metal = replace(made.fingerprint, gpu="Apple GPU")
+    assert machine(made.fingerprint, EFFECTIVE).startswith("2 threads, ")
+    assert machine(metal, replace(EFFECTIVE, device="mps")).startswith("MPS, fp32, ")
+    nvidia = replace(made.fingerprint, gpu="NVIDIA A100", cuda="13.0")
+    assert machine(nvidia, replace(EFFECTIVE, device="cuda")).startswith("CUDA 13.0, fp32, ")

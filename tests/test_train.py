@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import cifarfast
 from cifarfast import door
 from cifarfast.recipe import Augmentation, Recipe
 from cifarfast.runtime import Runtime
@@ -214,3 +215,15 @@ def test_damaged_data_is_refused(data: Path, tmp_path: Path) -> None:
     done = command("cifarfast.train", "--data", bad, *SMALL, "--out", "run", cwd=tmp_path)
     assert "train.beton is damaged" in refused(done.returncode, done.stderr)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_with_a_recipe_of_its_own_name_is_resumed_by_the_command(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(name="mine", epochs=1, batch_size=16)
+    cifarfast.fit(recipe, Runtime(device="cpu", loader="resident"), data=data, out=tmp_path / "run", train_images=32)
+    main(["--resume", str(tmp_path / "run"), "--epochs", "2", "--no-report"])
+    printed = capsys.readouterr().out
+    assert f"saved {tmp_path / 'run'}" in printed
+    assert "the whole run" not in printed

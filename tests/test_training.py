@@ -14,7 +14,7 @@ import cifarfast
 from cifarfast import NonFiniteError, Recipe, Runtime, UserError
 from cifarfast.dataset.manifest import read_manifest
 from cifarfast.predictions import read_predictions
-from cifarfast.runfolder import Diverged, read_diverged
+from cifarfast.runfolder import Diverged, read_diverged, read_rows
 from cifarfast.summary import Summary
 
 TINY = Recipe(batch_size=16, epochs=2)
@@ -112,6 +112,16 @@ def test_divergence_stops_the_run_before_the_weights(data: Path, tmp_path: Path)
     assert not (tmp_path / "run" / "summary.json").exists()
     assert not (tmp_path / "run" / "model.safetensors").exists()
     assert read_diverged(tmp_path / "run") == Diverged(epochs=0, reason=str(stopped.value))
+
+
+def test_an_epoch_that_ends_before_fp16_gives_up_is_divergence_too(data: Path, tmp_path: Path) -> None:
+    runtime = Runtime(device="cpu", loader="resident", amp=True, amp_dtype="fp16")
+    recipe = replace(TINY, max_lr=1e30, div_factor=1.0)
+    with pytest.raises(NonFiniteError, match=r"^training diverged in epoch \d: its mean loss is .*nan on test images"):
+        cifarfast.fit(recipe, runtime, data=data, out=tmp_path / "run", train_images=16, test_images=4)
+    diverged = read_diverged(tmp_path / "run")
+    assert diverged is not None
+    assert diverged.epochs == len(read_rows(tmp_path / "run"))
 
 
 def test_the_torchvision_loader_trains(data: Path, tmp_path: Path) -> None:

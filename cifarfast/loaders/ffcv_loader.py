@@ -26,15 +26,17 @@ from cifarfast.loaders.threads import EndedError, StalledError, drain, receive
 from cifarfast.patience import STALL_SECONDS
 
 _torch_threads = torch.get_num_threads()
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # FFCV imports distutils
-    from ffcv.loader import Loader
-    from ffcv.loader.epoch_iterator import EpochIterator
-    from ffcv.pipeline.compiler import Compiler
-torch.set_num_threads(_torch_threads)
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # FFCV imports distutils
+        from ffcv.loader import Loader
+        from ffcv.loader.epoch_iterator import EpochIterator
+        from ffcv.pipeline.compiler import Compiler
+finally:  # also where its libraries are missing, which it finds out last
+    torch.set_num_threads(_torch_threads)
 
 _STOP_SECONDS = 3.0
-_HINT = "take --loader resident"
+_HINT = "take --loader resident, also to go on with --resume"
 
 
 def _set_numba_threads(workers: int) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SIDE = IMAGE_SHAPE[0]
 _STOP_SECONDS = 2.0
-_HINT = "take fewer --workers or --loader resident, and go on with --resume"
+_HINT = "take fewer --workers and go on with --resume"
 _Item = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -103,7 +103,9 @@ class TorchvisionLoader:
             thread.stop()
 
     def _send(self, ready: _Item, indices: Indices) -> Batch:
-        images, labels = (tensor.to(self._device, non_blocking=True) for tensor in ready)
+        # Elsewhere than on CUDA, where these are pinned, memory might be freed before it has been copied.
+        asynchronous = self._device.type == "cuda"
+        images, labels = (tensor.to(self._device, non_blocking=asynchronous) for tensor in ready)
         return Batch(images.permute(0, 3, 1, 2), labels, indices)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cifarfast.augment import augment, draw_batch
+from cifarfast.augment import augment, draw_batch, shrink
 from cifarfast.config import SavedConfig
 from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import Manifest, read_manifest
@@ -63,7 +63,7 @@ class Example:
     """A training image as the network saw it."""
 
     pixels: Pixels
-    """(32, 32, 3)."""
+    """(S, S, 3), S as the recipe has it for the first epoch."""
     name: str
     """Its class."""
 
@@ -208,7 +208,8 @@ def _augmented(run: Run, folder: Path, manifest: Manifest) -> list[Example] | Ab
     draws = draw_batch(recipe.augmentation, indices, seed=config.seed, epoch=0, number=0)[:, : len(images)]
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     mean, std = torch.tensor(config.mean), torch.tensor(config.std)
-    seen = augment(batch, draws, mean, std, recipe.augmentation, torch.float32).permute(0, 2, 3, 1)
+    augmented = augment(batch, draws, mean, std, recipe.augmentation, torch.float32)
+    seen = shrink(augmented, recipe.size(0)).permute(0, 2, 3, 1)
     pixels = (255 * (seen * std + mean)).round().clamp(0, 255).to(torch.uint8).numpy()
     return [Example(pixels=p, name=config.class_names[label]) for p, label in zip(pixels, labels, strict=True)]
 

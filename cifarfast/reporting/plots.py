@@ -59,7 +59,7 @@ def momentum(one_cycle: OneCycle) -> Plot:
     """Momentum of every step."""
     sheet = Sheet("momentum", height=250)
     axes = sheet.axes
-    axes.set_title("Momentum, Adam's beta1")
+    axes.set_title("Momentum")
     momenta = [one_cycle.momentum(step) for step in range(one_cycle.steps)]
     axes.plot(momenta, color=PLUM)
     _steps(axes, one_cycle)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from cifarfast.comparable import flat, machine_facts
+from cifarfast.comparable import flat
 from cifarfast.errors import UserError
 from cifarfast.reporting.plots import CYCLE, label_ends
 from cifarfast.reporting.style import MUTED, Plot, Sheet, styled
 from cifarfast.reporting.writing import letters, render, write
 from cifarfast.studying import words
 from cifarfast.studying.figures import Entrant, Figures, figures_of, machine_key, write_figures
-from cifarfast.studying.peers import PeerRun, read_peers
+from cifarfast.studying.peers import PeerRun, beside, read_peers
 from cifarfast.studying.runs import StudyRun, read_runs
 from cifarfast.summary import Epoch, Summary, where
 
@@ -74,17 +74,11 @@ def _draw(figures: Figures, runs: Sequence[StudyRun], peers: Sequence[PeerRun] =
             curves[run.recipe].append(_curve(run.run.rows))
         summary = there[0][1]
         for peer in peers:
-            if _beside(peer, summary):
+            if beside(peer, summary):
                 curves[peer.name].append(_curve(peer.rows))
         place = where(summary.fingerprint, summary.runtime.effective)
         plots.append((_curves(f"accuracy_{number}", figures, curves, place), place))
     return plots
-
-
-def _beside(peer: PeerRun, summary: Summary) -> bool:
-    """Whether both ran on one machine and in one precision, whatever else."""
-    same_precision = peer.effective.precision == summary.runtime.effective.precision
-    return same_precision and machine_facts(peer.fingerprint) == machine_facts(summary.fingerprint)
 
 
 def _keys(figures: Figures) -> dict[str, str]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifarfast.comparable import differing
+from cifarfast.comparable import differing, machine_facts
 from cifarfast.errors import UserError
 from cifarfast.files import read_plain, write_json
 from cifarfast.fingerprint import Fingerprint
 from cifarfast.records import decode_versioned, sealed
 from cifarfast.studying.plan import run_name
-from cifarfast.summary import Data, Effective
+from cifarfast.summary import Data, Effective, Summary
 
 SCHEMA = 1
 PEERS_NAME = "peers"
@@ -110,3 +110,10 @@ def _read(path: Path) -> PeerRun:
 def _facts(data: Data) -> dict[str, object]:
     names: Sequence[str] = ("train_images", "test_images", "train_sha256", "test_sha256")
     return {name: getattr(data, name) for name in names}
+
+
+def beside(peer: PeerRun, summary: Summary) -> bool:
+    """Whether both ran on one machine, in one precision, with as many threads; on CUDA airbench has its own, fp16."""
+    theirs, ours = peer.effective, summary.runtime.effective
+    alike = theirs.device == "cuda" or (theirs.precision, theirs.threads) == (ours.precision, ours.threads)
+    return alike and machine_facts(peer.fingerprint) == machine_facts(summary.fingerprint)

@@ -28,7 +28,10 @@ def open_source(spec: str, *, cache: Path, any_count: bool) -> Source:
         return Download(cache)
     if spec.split(":")[0] == "synthetic":
         return Synthetic.parse(spec)
-    path = Path(spec).expanduser()
+    try:
+        path = Path(spec).expanduser()
+    except RuntimeError:
+        raise UserError(f"source {spec} is in the home of an unknown user: name its path, ./~... for a file") from None
     if not os.access(path, os.R_OK):
         problem = "cannot be read: check its permissions" if path.exists() else "does not exist: check the path"
         raise UserError(f"source {spec} {problem}, or use --source download or --source synthetic")

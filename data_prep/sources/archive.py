@@ -53,7 +53,8 @@ def read_members(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, byte
                 pass
     except gzip.BadGzipFile as error:
         raise UserError(f"{path} is not a sound .tar.gz archive ({error}): get it again") from None
-    except (EOFError, zlib.error, tarfile.TarError) as error:
+    # The last two, because tarfile takes numbers in headers on trust, and follows chains of headers by recursion.
+    except (EOFError, zlib.error, tarfile.TarError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is truncated or damaged ({error}): get it again") from None
 
 

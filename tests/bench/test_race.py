@@ -1,9 +1,11 @@
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.race import RACE_NAME, main, race_of
 from bench.statistics import speed_ratio
@@ -29,7 +31,9 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         with pytest.raises(UserError, match="in use by another study"), study_lock(Path("race")):
             pass
         asked.append(seed)
-        data: Any = {**vars(made_peer(seed)), "fingerprint": site.fingerprint, "data": read_data(site)}
+        peer = made_peer(seed)
+        effective = replace(peer.effective, precision="fp32", threads=torch.get_num_threads())
+        data: Any = {**vars(peer), "fingerprint": site.fingerprint, "data": read_data(site), "effective": effective}
         return PeerRun(**data)
 
     def read_data(site: Site) -> object:

@@ -83,6 +83,8 @@ def test_bad_sources_end_in_one_line_and_spoil_nothing(to_ffcv: Command, tmp_pat
         "evil.tar.gz": "posix.system",
         "link.tar.gz": "not a plain file",
         "tree": "0.png cannot be read",
+        "~nobody-of-this-name/x.tar.gz": "unknown user",
+        "": "--source is empty",
     }.items():
         refused(to_ffcv("--source", source, "--any-count"), words)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

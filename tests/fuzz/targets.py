@@ -247,6 +247,7 @@ class _Step:
     """As much of a training step as a checkpoint needs."""
 
     scaler = torch.amp.GradScaler("cpu", enabled=False)
+    model = torch.nn.Identity()
 
     def __init__(self, value: float = 0.0) -> None:
         self._tensors = {"weight": torch.full((4, 6), value)}

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -134,3 +136,28 @@ def test_a_named_loader_that_is_not_installed_says_how_to_install_it(
 def test_an_unknown_loader_is_refused(train: Feed) -> None:
     with pytest.raises(ValueError, match="loader must be auto, ffcv, resident or torchvision, not 'dali'"):
         open_loader("dali", train, device=CPU, workers=None, augmentation=None, mean=MEAN)  # type: ignore[arg-type]
+
+
+def test_an_ffcv_that_cannot_be_imported_leaves_the_threads_alone(tmp_path: Path) -> None:
+    (tmp_path / "ffcv").mkdir()
+    (tmp_path / "ffcv" / "__init__.py").write_text(
+        "import torch\ntorch.set_num_threads(1)\nraise ImportError('libGL.so.1')"
+    )
+    code = """if True:
+        import torch
+        torch.set_num_threads(2)
+        try:
+            import cifarfast.loaders.ffcv_loader
+        except ImportError as error:
+            print(error, torch.get_num_threads())
+    """
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == "2"

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from cifarfast.errors import UserError
-from cifarfast.studying.peers import PeerRun, peer_file, read_peers, write_peer
+from cifarfast.studying.peers import PeerRun, beside, peer_file, read_peers, write_peer
 from tests.studying.made import made_peer
-from tests.test_summary import used
+from tests.test_runfolder import row
+from tests.test_summary import summary, used
 
 
 def test_runs_are_read_by_name_and_seed(tmp_path: Path) -> None:
@@ -47,3 +48,14 @@ def test_one_that_is_damaged_or_misplaced_is_named(tmp_path: Path) -> None:
 def test_a_run_has_epochs() -> None:
     with pytest.raises(ValueError, match="no epochs"):
         PeerRun(**{**vars(made_peer(0)), "rows": []})
+
+
+def test_a_run_is_beside_another_in_the_same_precision_or_on_cuda() -> None:
+    made = summary([row(1)])
+    effective = made.runtime.effective
+    peer = replace(made_peer(0, cpu="a cpu"), fingerprint=made.fingerprint, effective=effective)
+    assert beside(peer, made)
+    for change in ({"precision": "bf16"}, {"threads": effective.threads + 1}):
+        assert not beside(replace(peer, effective=replace(effective, **change)), made)
+    assert beside(replace(peer, effective=replace(effective, device="cuda", precision="fp16")), made)
+    assert not beside(replace(peer, fingerprint=replace(made.fingerprint, cpu="another")), made)

@@ -99,6 +99,15 @@ ONE = raw_header(tarfile.REGTYPE, 1, body=b"1")
         (pax(path="a/two") + ONE + pax(path="a/two") + ONE, "two members"),
         (pax(hdrcharset="BINARY", path="a/\x1b[2J/..") + ONE, "outside"),
         (b"".join(raw_header(tarfile.DIRTYPE, 0, "a") for _ in range(1001)), "more than 1000 members"),
+        (pax(GNU_sparse_map="x") + ONE, "damaged"),
+        (pax(GNU_sparse_realsize="x") + ONE, "damaged"),
+        (pax(GNU_sparse_size="x") + ONE, "damaged"),
+        (
+            pax(GNU_sparse_major="1", GNU_sparse_minor="0", GNU_sparse_realsize="9")
+            + raw_header(tarfile.REGTYPE, 512, body=b"9" * 512),
+            "damaged",
+        ),
+        (pax(comment="x") * 1000 + ONE, "damaged"),
     ],
 )
 def test_headers_that_no_honest_archive_has_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
