@@ -25,7 +25,14 @@ def build_model(recipe: Recipe, *, seed: int) -> Network:
 
 def empty_model(recipe: Recipe) -> Network:
     """The network with whatever weights, on torch's current device."""
-    return ConvNet(width=recipe.width) if recipe.network == "convnet" else ResNet(dropout=recipe.dropout)
+    if recipe.network == "convnet":
+        return ConvNet(width=recipe.width)
+    return ResNet(dropout=recipe.dropout, whitening=recipe.whitening)
+
+
+def whitens(recipe: Recipe) -> bool:
+    """Whether the network must see images before it is trained."""
+    return recipe.network == "convnet" or recipe.whitening
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def layer_table(recipe: Recipe) -> list[Layer]:
         Layer(
             name=name,
             output=shapes[name],
-            parameters=sum(p.numel() for p in module.parameters()),
+            parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
             flops=sum(counts.get(f"{type(model).__name__}.{name}", {}).values()),
         )
         for name, module in modules.items()

@@ -21,7 +21,7 @@ def build_optimizer(
         dtype: in which Muon multiplies matrices.
     """
     if recipe.optimizer == "muon":
-        parameters = list(model.parameters())
+        parameters = [p for p in model.parameters() if p.requires_grad]
         parts = [
             ([p for p in parameters if p.ndim > 2], True),
             ([p for p in parameters if p.ndim == 2], False),
@@ -34,7 +34,7 @@ def build_optimizer(
         optimizer: torch.optim.Optimizer = Muon(groups, momentum=recipe.max_momentum, dtype=dtype)
     else:
         optimizer = torch.optim.Adam(
-            model.parameters(),
+            [p for p in model.parameters() if p.requires_grad],
             lr=recipe.max_lr,
             betas=(recipe.max_momentum, BETA2),
             weight_decay=recipe.weight_decay,

@@ -16,15 +16,14 @@ from cifarfast.errors import UserError
 from cifarfast.fingerprint import Fingerprint, take_fingerprint
 from cifarfast.loaders import open_loader
 from cifarfast.loaders.base import Feed, Loader
-from cifarfast.model import build_model
-from cifarfast.networks.convnet import ConvNet
+from cifarfast.model import build_model, whitens
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.step import TrainStep, compiled_part
 from cifarfast.summary import Data, Effective, data_of
 
 WHITENING_IMAGES = 1000
-"""A million patches, for a covariance of 12 x 12."""
+"""A million patches, for a covariance of 12 x 12 or 27 x 27."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +130,7 @@ def set_up(config: RunConfig, site: Site | None = None) -> Setup:
     with unchanged(config.data, manifest):
         train_loader = loader_of(train_feed, recipe, runtime, device, manifest)
         test_loader = loader_of(test_feed, recipe, runtime, device, manifest)
-        sample = _sample(train_feed, manifest) if recipe.network == "convnet" else None
+        sample = _sample(train_feed, manifest) if whitens(recipe) else None
     return Setup(
         config=config,
         manifest=manifest,
@@ -144,10 +143,10 @@ def set_up(config: RunConfig, site: Site | None = None) -> Setup:
 
 
 def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | None) -> TrainStep:
-    """A step at its beginning: that of an earlier run where it fits, else a new one; `sample` whitens the stem."""
+    """A step at its beginning: that of an earlier run where it fits, else a new one; whitened by `sample`."""
     model, manifest = build_model(recipe, seed=seed), site.manifest
-    if isinstance(model, ConvNet) and sample is not None:
-        model.stem.whiten(sample)
+    if sample is not None:
+        model.whiten(sample)
     if step := site.steps.get(compiled_part(recipe)):
         step.reset(model, recipe, seed=seed)
         return step

@@ -67,10 +67,11 @@ class TrainStep:
         self.scaler = self._device.scaler()
         self.statistics = Statistics(self._device.target)
         parameters = [name for name, _ in self.model.named_parameters()]
+        trained = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         running = [name for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
         self.guard = FiniteGuard(
             self._device.target,
-            {"gradient": parameters, "weight": parameters, "running statistic": running},
+            {"gradient": trained, "weight": parameters, "running statistic": running},
             allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0,
         )
 
@@ -162,7 +163,7 @@ class TrainStep:
                 state is not of this scaler; nothing was changed.
         """
         trained = any(name.startswith("optimizer.") for name in tensors)
-        parameters: list[torch.Tensor] = list(self.model.parameters()) if trained else []
+        parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad] if trained else []
         state = {parameter: empty_state(self.optimizer, parameter) for parameter in parameters}
         targets = self._named(state)
         if unlike := sorted(targets.keys() ^ tensors.keys()):

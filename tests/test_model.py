@@ -29,6 +29,12 @@ def test_the_layer_table_adds_up_and_the_five_main_stages_cost_the_same() -> Non
     assert layers["head"].output == (10,)
 
 
+def test_whitened_filters_are_not_counted_as_trained() -> None:
+    layers, plain = layer_table(Recipe(whitening=True)), layer_table(Recipe())
+    assert layers[1:] == plain[1:]
+    assert (layers[0].name, layers[0].parameters, layers[0].flops) == ("prep", 128, plain[0].flops)
+
+
 def test_the_layer_table_of_the_convnet_adds_up() -> None:
     layers = {layer.name: layer for layer in layer_table(CONVNET)}
     inner = [f"stage{n}.{kind}{m}" for n in (1, 2, 3) for m in (1, 2) for kind in ("conv", "norm")]

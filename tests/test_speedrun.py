@@ -14,6 +14,7 @@ from cifarfast.dataset.manifest import read_manifest
 from cifarfast.device import Device
 from cifarfast.metrics import EpochRow
 from cifarfast.networks.convnet import Stem
+from cifarfast.networks.whitening import whitening_filters
 from cifarfast.reporting.page import write_report
 from cifarfast.runfolder import read_model, read_run
 from cifarfast.setup import set_up
@@ -35,6 +36,13 @@ def train(data: Path, out: Path, *, interrupt_after: int | None = None, checkpoi
         RECIPE, RUNTIME, data=data, out=out, seed=3, train_images=12, test_images=10, on_epoch=on_epoch,
         checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
+
+
+def chosen_images(data: Path) -> torch.Tensor:
+    """The twelve training images of a run, normalised."""
+    manifest, images = read_manifest(data), read_beton(data / "train.beton").images
+    chosen = torch.from_numpy(images)[torch.arange(12) * len(images) // 12].permute(0, 3, 1, 2)
+    return normalize(chosen, torch.tensor(manifest.mean), torch.tensor(manifest.std), torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +71,17 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(
 
 
 def test_the_stem_is_whitened_by_the_training_images_of_the_run_and_stays_so(run: Path, data: Path) -> None:
-    manifest, images = read_manifest(data), read_beton(data / "train.beton").images
-    chosen = torch.from_numpy(images)[torch.arange(12) * len(images) // 12].permute(0, 3, 1, 2)
-    stem = Stem()
-    stem.whiten(normalize(chosen, torch.tensor(manifest.mean), torch.tensor(manifest.std), torch.float32))
-    model = read_model(run)
+    stem, model = Stem(), read_model(run)
+    stem.whiten(chosen_images(data))
     assert isinstance(model, ConvNet)
     torch.testing.assert_close(model.stem.filters, stem.filters)
+
+
+def test_the_reference_network_is_whitened_by_the_same(data: Path) -> None:
+    recipe = replace(RECIPES["reference"], whitening=True, batch_size=4)
+    step = set_up(RunConfig(data=data, recipe=recipe, runtime=RUNTIME, train_images=12)).step
+    filters = whitening_filters(chosen_images(data), 3).float()
+    torch.testing.assert_close(step.tensors()["model.prep.conv.weight"][:27], filters)
 
 
 def test_its_augmented_accuracy_is_that_of_the_last_epoch_alone(run: Path) -> None:

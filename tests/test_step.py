@@ -3,6 +3,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,8 +15,7 @@ from cifarfast.augment import augment, draw_batch, normalize
 from cifarfast.device import AmpDtype, Device
 from cifarfast.errors import NonFiniteError
 from cifarfast.loaders.base import Batch
-from cifarfast.model import build_model
-from cifarfast.networks.convnet import ConvNet
+from cifarfast.model import build_model, whitens
 from cifarfast.networks.resnet import ResNet
 from cifarfast.randomness import generator
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
@@ -27,6 +27,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PLAIN = Recipe(
     batch_size=8, dropout=0.0, augmentation=Augmentation(crop_padding=0, flip_probability=0.0, cutout_size=0)
 )
+WHITENED = replace(PLAIN, whitening=True)
 SPEEDRUN = replace(PLAIN, network="convnet", width=4, optimizer="muon", low_resolution=20, low_resolution_share=0.5)
 CPU = torch.device("cpu")
 SCHEDULE = one_cycle(replace(PLAIN, max_lr=1e-3, div_factor=1.0, epochs=1), steps_per_epoch=8)
@@ -46,8 +47,8 @@ def batch(number: int, size: int = 8) -> Batch:
 def trainer(recipe: Recipe = PLAIN, on: Device | None = None, *, seed: int = 1) -> TrainStep:
     on = on or device()
     model = build_model(recipe, seed=seed)
-    if isinstance(model, ConvNet):
-        model.stem.whiten(torch.randn(8, 3, 32, 32, generator=generator(0, "whiten")))
+    if whitens(recipe):
+        model.whiten(torch.randn(8, 3, 32, 32, generator=generator(0, "whiten")))
     model.to(memory_format=on.memory_format)
     step = TrainStep(model, recipe, on, mean=MEAN, std=STD, seed=1)
     step.set(lr=1e-3, momentum=0.9)
@@ -187,7 +188,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-@pytest.mark.parametrize("recipe", [PLAIN, SPEEDRUN], ids=["reference", "speedrun"])
+@pytest.mark.parametrize("recipe", [PLAIN, WHITENED, SPEEDRUN], ids=["reference", "whitened", "speedrun"])
 @pytest.mark.parametrize("precision", [None, "bf16", "fp16"])
 def test_a_non_finite_step_changes_nothing(precision: AmpDtype | None, recipe: Recipe) -> None:
     step = trainer(replace(recipe, batch_size=2), device(amp_dtype=precision))
@@ -313,6 +314,22 @@ def test_what_is_loaded_trains_on_as_if_nothing_had_happened(
     assert equal(other.tensors(), step.tensors())
     assert other.scaler.state_dict() == step.scaler.state_dict()
     assert not torch.equal(step.tensors()["model.head.weight"], saved["model.head.weight"])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_whitened_filters_stay_and_are_loaded_like_all_else(optimizer: Literal["adam", "muon"]) -> None:
+    recipe = replace(WHITENED, optimizer=optimizer)
+    step, other = trainer(recipe), trainer(recipe, seed=2)
+    filters = resnet(step).prep.conv.weight.clone()
+    advance(step, 2)
+    saved = {name: tensor.clone() for name, tensor in step.tensors().items()}
+    assert torch.equal(saved["model.prep.conv.weight"], filters)
+    assert not any(name.startswith("optimizer.prep.conv") for name in saved)
+    other.load(saved, {})
+    for one in (step, other):
+        take(one, 2)
+    assert equal(other.tensors(), step.tensors())
+    assert not torch.equal(step.tensors()["model.layer1.conv.weight"], saved["model.layer1.conv.weight"])
 
 
 def test_an_untrained_state_takes_the_moments_away() -> None:

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
 from cifarfast.networks.pooling import max_pool
+from cifarfast.networks.whitening import whitening_filters
 
 PATCH = 2
 STEM_CHANNELS = 2 * 3 * PATCH * PATCH
 NORM_MOMENTUM = 0.4
 """Weight of a batch in the running statistics: a run is over before those of 0.1 have followed."""
 LOGIT_SCALE = 1 / 9
-_WHITENING_EPSILON = 5e-4
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -51,15 +51,10 @@ class Stem(nn.Module):
     def whiten(self, images: torch.Tensor) -> None:
         """Make the first twelve outputs uncorrelated and of variance one, and the others their negatives.
 
-        The filters are the eigenvectors of the covariance of 2x2 patches, the largest first, over the roots of their
-        eigenvalues (Page, "How to train your ResNet 8", 2019; airbench, section 3.2).
-
         Args:
             images: normalised (N, 3, 32, 32), of the training split.
         """
-        patches = F.unfold(images.double(), PATCH).transpose(1, 2).reshape(-1, STEM_CHANNELS // 2)
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-        filters = (vectors / torch.sqrt(values + _WHITENING_EPSILON)).T.flip(0).reshape(-1, 3, PATCH, PATCH)
+        filters = whitening_filters(images, PATCH)
         self.filters.copy_(torch.cat([filters, -filters]))
 
 
@@ -78,7 +73,7 @@ class Stage(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """The network; before it is trained, `stem.whiten` must have seen images."""
+    """The network; before it is trained, `whiten` must have seen images."""
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
@@ -87,6 +82,10 @@ class ConvNet(nn.Module):
         self.stage2 = Stage(width, 4 * width)
         self.stage3 = Stage(4 * width, 4 * width)
         self.head = nn.Linear(4 * width, CLASSES, bias=False)
+
+    def whiten(self, images: torch.Tensor) -> None:
+        """Set the stem, as `Stem.whiten` does."""
+        self.stem.whiten(images)
 
     def forward(self, images: torch.Tensor, masks: None = None) -> torch.Tensor:
         """Class scores of normalised images.

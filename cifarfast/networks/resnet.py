@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
 from cifarfast.networks.pooling import max_pool
+from cifarfast.networks.whitening import whitening_filters
 
 # Output of every block for one image (channels, height, width): what its dropout mask must cover.
 BLOCK_SHAPES = (
@@ -67,17 +68,36 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The network; `dropout` is the share of activations dropped after every block."""
+    """The network.
 
-    def __init__(self, *, dropout: float = 0.0) -> None:
+    Args:
+        dropout: share of activations dropped after every block.
+        whitening: nothing trains the filters of the first block: before training, `whiten` must have seen images.
+    """
+
+    def __init__(self, *, dropout: float = 0.0, whitening: bool = False) -> None:
         super().__init__()
         self.prep = ConvBlock(3, 64, dropout=dropout)
+        self.prep.conv.weight.requires_grad_(not whitening)
         self.layer1 = ConvBlock(64, 128, pool=True, dropout=dropout)
         self.residual1 = Residual(128, dropout=dropout)
         self.layer2 = ConvBlock(128, 256, pool=True, dropout=dropout)
         self.layer3 = ConvBlock(256, 512, pool=True, dropout=dropout)
         self.residual3 = Residual(512, dropout=dropout)
         self.head = nn.Linear(512, CLASSES)
+
+    @torch.no_grad()
+    def whiten(self, images: torch.Tensor) -> None:
+        """Make 27 outputs of the first convolution uncorrelated and of variance one, and 27 others their negatives.
+
+        The other ten are mixtures of these, of variance one as well, at random as the filters were.
+
+        Args:
+            images: normalised (N, 3, 32, 32), of the training split.
+        """
+        filters, weight = whitening_filters(images, 3).flatten(1), self.prep.conv.weight
+        shares = F.normalize(weight[2 * len(filters) :].flatten(1).double())
+        weight.copy_(torch.cat([filters, -filters, shares @ filters]).reshape(weight.shape))
 
     def forward(self, images: torch.Tensor, masks: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
         """Class scores of normalised images.

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -6,16 +5,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks.convnet import ConvNet, Stage, Stem
-from cifarfast.randomness import generator
+from cifarfast.networks.whitening import whitening_filters
+from tests.networks.pictures import pictures
 
 WIDTH = 8
-
-
-def pictures(count: int, size: int = 32) -> torch.Tensor:
-    """(count, 3, size, size): smooth, as photographs are, with channels that go together; of mean zero, nearly."""
-    noise = torch.randn(count, 3, size + 2, size + 2, generator=generator(0, "pictures"))
-    smooth = F.avg_pool2d(noise, 3, 1)
-    return 2 * (smooth + 0.5 * smooth.roll(1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -71,32 +64,14 @@ def test_convolutions_begin_as_the_identity_on_their_first_channels() -> None:
     assert seen == [(24, 32), (32, 32), (32, 128), (128, 128), (128, 128), (128, 128)]
 
 
-def test_the_stem_whitens() -> None:
-    """Against numpy's covariance of all 2x2 patches, cut out one by one."""
+def test_the_stem_answers_with_whitened_patches_and_their_negatives() -> None:
     images, stem = pictures(20), Stem()
     stem.whiten(images)
-    outputs = F.conv2d(images, stem.filters).permute(1, 0, 2, 3).reshape(24, -1).double().numpy()
-    assert np.array_equal(outputs[12:], -outputs[:12])
-    second_moments = outputs[:12] @ outputs[:12].T / outputs.shape[1]
-    np.testing.assert_allclose(second_moments - np.diag(second_moments.diagonal()), 0, atol=1e-3)
-    cut = [images[:, :, y : y + 2, x : x + 2].flatten(1).numpy() for y in range(31) for x in range(31)]
-    patches = np.concatenate(cut).astype(np.float64)
-    values = np.linalg.eigvalsh(patches.T @ patches / len(patches))[::-1]
-    # What is added to the eigenvalues keeps directions in which nothing varies from being magnified without end.
-    np.testing.assert_allclose(second_moments.diagonal(), values / (values + 5e-4), rtol=1e-3)
-    assert second_moments.diagonal().min() > 0.95
+    filters = whitening_filters(images, 2).float()
+    torch.testing.assert_close(stem.filters, torch.cat([filters, -filters]))
     answers = stem(images)
     assert answers.shape == (20, 24, 31, 31)
-    np.testing.assert_allclose(answers[:, 3].flatten().numpy(), F.gelu(torch.from_numpy(outputs[3])), atol=1e-5)
-
-
-def test_the_largest_components_come_first_and_no_variation_at_all_is_no_trouble() -> None:
-    stem = Stem()
-    stem.whiten(pictures(20))
-    lengths = stem.filters[:12].flatten(1).norm(dim=1)
-    assert (lengths.diff() > 0).all()  # one over the root of the eigenvalue
-    stem.whiten(torch.zeros(2, 3, 32, 32))
-    assert torch.isfinite(stem.filters).all()
+    torch.testing.assert_close(answers[:, 12:], F.gelu(-F.conv2d(images, filters)))
 
 
 def test_nothing_of_the_stem_is_trained_and_nothing_scales_after_a_norm(model: ConvNet) -> None:

@@ -4,12 +4,31 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks.resnet import BLOCK_SHAPES, ConvBlock, ResNet, draw_masks, drop
+from cifarfast.networks.whitening import whitening_filters
+from tests.networks.pictures import pictures
 
 CPU = torch.device("cpu")
 
 
 def test_parameters() -> None:
     assert sum(p.numel() for p in ResNet().parameters()) == 6_573_130
+
+
+def test_whitened_filters_are_of_the_images_and_not_trained() -> None:
+    torch.manual_seed(0)
+    model, images = ResNet(whitening=True), pictures(20)
+    random = model.prep.conv.weight.clone()
+    model.whiten(images)
+    whitened, weight = whitening_filters(images, 3).float(), model.prep.conv.weight
+    torch.testing.assert_close(weight[:54], torch.cat([whitened, -whitened]))
+    answers = F.conv2d(images, weight)
+    torch.testing.assert_close(answers.square().mean((0, 2, 3)), torch.ones(64), atol=0.1, rtol=0)
+    # The ten others are as different from each other as random directions are.
+    shares = F.normalize(random[54:].flatten(1))
+    torch.testing.assert_close(weight[54:].flatten(1), shares @ whitened.flatten(1))
+    torch.autograd.backward(model(images).sum())
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == ["prep.conv.weight"]
+    assert sum(p.numel() for p in model.parameters()) == 6_573_130
 
 
 def test_the_blocks_put_out_the_shapes_that_masks_are_drawn_for() -> None:
