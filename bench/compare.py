@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PROG = "python -m bench.compare"
 EXIT_REGRESSION = 1
+ENOUGH = 5
+"""Runs from which the interval of their ratio covers it as often as it says, see `speed_ratio`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,8 @@ def _print_runs(found: "RunComparison") -> None:
         text += f" ({accuracy.interval.low:+.2f} to {accuracy.interval.high:+.2f})"
     print(f"\naccuracy, B less A: {text}; {found.margin:g} may be lost: {accuracy.verdict}")
     print(f"epochs: B is {_interval(speed.ratio)} times as fast, p {speed.p:.2g}: {speed.verdict}")
+    if (few := min(found.before.runs, found.after.runs)) < ENOUGH:
+        print(f"A run is one round, and with {few} of them the interval of the epochs is too narrow, or none.")
     print(f"in short: {found.in_short}")
 
 
@@ -131,7 +135,7 @@ def _row(each: "Benchmark") -> tuple[str, ...]:
 def _set(name: str, runs: "RunSet") -> tuple[str, ...]:
     spread = "" if runs.accuracy_std is None else f" (std {runs.accuracy_std:.2f})"
     seconds = runs.epoch_seconds
-    epochs = f"{seconds.median:.4g} ({seconds.low:.4g} to {seconds.high:.4g}), n={seconds.n}"
+    epochs = f"{seconds.median:.4g} ({seconds.low:.4g} to {seconds.high:.4g})"
     return name, str(runs.runs), f"{runs.accuracy:.2f} %{spread}", epochs, str(runs.path)
 
 

@@ -1,5 +1,6 @@
 """Two sets of runs: whether epochs became shorter, and what of the accuracy was lost."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from bench.verdicts import LEVEL, MINIMUM_EFFECT, SpeedVerdict, in_short, judge_
 from cifarfast.accuracy import MARGIN, AccuracyVerdict, judge_accuracy
 from cifarfast.comparable import differing, flat, machine_facts
 from cifarfast.errors import UserError
-from cifarfast.runfolder import CONFIG_NAME, read_run
+from cifarfast.metrics import EpochRow
+from cifarfast.recipe import Recipe
+from cifarfast.runfolder import CONFIG_NAME, read_diverged, read_run
 from cifarfast.summary import Summary
 
 
@@ -26,8 +29,8 @@ class FinishedRun:
     """Its folder."""
     summary: Summary
     """What came out."""
-    epoch_seconds: list[float]
-    """Of each epoch but the first, which warms up; of the first if there is no other."""
+    epoch_seconds: float
+    """Of a mean epoch, see `mean_epoch`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class RunSet:
     accuracy_std: float | None
     """Standard deviation of the runs, in points; None of a single one."""
     epoch_seconds: Quartiles
-    """Training seconds of an epoch, over all epochs of all runs but their first."""
+    """Training seconds of an epoch, one figure a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class RunComparison:
     margin: float
     """Points of accuracy that may be lost."""
     speed: SpeedVerdict
-    """Of the epochs."""
+    """Of the seconds of an epoch: a run is a round, for what drifts between runs is the same in all their epochs."""
     accuracy: AccuracyVerdict
     """Of the runs."""
     in_short: str
@@ -83,7 +86,7 @@ def compare_runs(
     """Compare two run folders, or two folders of run folders.
 
     Args:
-        minimum_effect: see `judge_speed`; the rounds are epochs.
+        minimum_effect: see `judge_speed`; the rounds are runs.
         margin: see `judge_accuracy`.
         force: compare what is not comparable, and say so in the result.
 
@@ -95,7 +98,7 @@ def compare_runs(
     for path, runs in ((before, earlier), (after, later)):
         differences += [f"{what} within {path}" for what in _mixed(runs)]
     refuse_unless_forced(before, after, differences, force=force)
-    (speed,) = judge_speed([(_epochs(earlier), _epochs(later))], minimum_effect=minimum_effect)
+    (speed,) = judge_speed([(_seconds(earlier), _seconds(later))], minimum_effect=minimum_effect)
     accuracy = judge_accuracy(_accuracies(earlier), _accuracies(later), margin=margin)
     return RunComparison(
         before=_run_set(before, earlier),
@@ -121,11 +124,29 @@ def _read_set(path: Path) -> list[FinishedRun]:
 def _read_finished(folder: Path) -> FinishedRun:
     run = read_run(folder)
     if run.summary is None:
+        if read_diverged(folder) is not None:
+            raise UserError(f"{folder} diverged, and has no accuracy: move it away, and say so beside what is compared")
         raise UserError(f"{folder} is unfinished: let the run end, or move it away")
-    seconds = [row.epoch_seconds for row in run.rows[: run.summary.epochs]]
-    if not seconds or not all(map(possible, seconds)) or not 0 <= run.summary.test_accuracy <= 1:
+    rows = run.rows[: run.summary.epochs]
+    if not rows or not all(possible(row.epoch_seconds) for row in rows) or not 0 <= run.summary.test_accuracy <= 1:
         raise UserError(f"{folder} has a duration or an accuracy that cannot be: name another run")
-    return FinishedRun(path=folder, summary=run.summary, epoch_seconds=seconds[1:] or seconds)
+    return FinishedRun(path=folder, summary=run.summary, epoch_seconds=mean_epoch(run.summary.recipe, rows))
+
+
+def mean_epoch(recipe: Recipe, rows: Sequence[EpochRow]) -> float:
+    """Training seconds of a run's epochs, in the mean, each as long as the median of those with images of its size.
+
+    The first of the run, which warms up, is in no median that has another.
+    """
+    sizes = [recipe.size(row.epoch - 1) for row in rows]
+    seconds = {
+        size: [row.epoch_seconds for row, other in zip(rows, sizes, strict=True) if other == size]
+        for size in dict.fromkeys(sizes)
+    }
+    medians = {
+        size: statistics.median(found[1:] or found if size == sizes[0] else found) for size, found in seconds.items()
+    }
+    return statistics.fmean(medians[size] for size in sizes)
 
 
 def _facts(summary: Summary) -> dict[str, Any]:
@@ -135,18 +156,20 @@ def _facts(summary: Summary) -> dict[str, Any]:
         **machine_facts(summary.fingerprint),
         "device": effective.device,
         "threads": effective.threads,
-        "data": data.kind if data.official else f"{data.kind} {data.test_sha256[:12]}",
+        "data": data.kind if data.official else f"{data.kind} {data.train_sha256[:12]} {data.test_sha256[:12]}",
         "train_images": data.train_images,
         "test_images": data.test_images,
     }
 
 
 def _settings(summary: Summary) -> dict[str, Any]:
-    """What must be the same in all runs of one set: all but the seed, and the rate that a range test found with it."""
+    """What must be the same in all runs of one set: all but the seed, and the rates that a range test found with it."""
     recipe, effective = asdict(summary.recipe), asdict(summary.runtime.effective)
     if summary.sweep is None:
         return flat({"recipe": recipe, "runtime": effective})
-    return flat({"recipe": {**recipe, "max_lr": "auto"}, "sweep": asdict(summary.sweep), "runtime": effective})
+    found = ("max_lr", "head_lr", "bias_lr") if summary.recipe.optimizer == "muon" else ("max_lr",)
+    recipe |= dict.fromkeys(found, "auto")
+    return flat({"recipe": recipe, "sweep": asdict(summary.sweep), "runtime": effective})
 
 
 def _mixed(runs: Sequence[FinishedRun]) -> list[str]:
@@ -156,8 +179,8 @@ def _mixed(runs: Sequence[FinishedRun]) -> list[str]:
     return differing([_settings(run.summary) for run in runs]) + [f"seed {seed} more than once" for seed in twice]
 
 
-def _epochs(runs: Sequence[FinishedRun]) -> list[float]:
-    return [seconds for run in runs for seconds in run.epoch_seconds]
+def _seconds(runs: Sequence[FinishedRun]) -> list[float]:
+    return [run.epoch_seconds for run in runs]
 
 
 def _accuracies(runs: Sequence[FinishedRun]) -> list[float]:
@@ -171,5 +194,5 @@ def _run_set(path: Path, runs: Sequence[FinishedRun]) -> RunSet:
         runs=len(runs),
         accuracy=float(np.mean(accuracies)),
         accuracy_std=float(np.std(accuracies, ddof=1)) if len(runs) > 1 else None,
-        epoch_seconds=quartiles(_epochs(runs)),
+        epoch_seconds=quartiles(_seconds(runs)),
     )

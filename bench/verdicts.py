@@ -16,7 +16,7 @@ LEVEL = 0.05
 MINIMUM_EFFECT = 0.03
 """Share of the time by which two measurements of the same code may differ."""
 
-Speed = Literal["faster", "slower", "no difference shown"]
+Speed = Literal["faster", "slower", "no difference shown", "too few to tell"]
 Test = Literal["ranks", "t", "none"]
 Timings = Sequence[float]
 
@@ -30,7 +30,7 @@ class SpeedVerdict:
     p: float
     """Of the hypothesis that the time changed by the minimum effect at most; Holm's, two-sided."""
     verdict: Speed
-    """`faster` or `slower` if p is below the level."""
+    """`faster` or `slower` if p is below the level; too few to tell where one side has a single round."""
     test: Test
     """Of the order of the rounds; Welch's t where there are too few rounds for that; none of a single round."""
 
@@ -73,7 +73,12 @@ def judge_speed(
     adjusted, verdicts = verdicts_of(slower, faster)
     judged = zip(pairs, adjusted.tolist(), verdicts.tolist(), tests, strict=True)
     return [
-        SpeedVerdict(ratio=speed_ratio(after, before, paired=False), p=p, verdict=verdict, test=test)
+        SpeedVerdict(
+            ratio=speed_ratio(after, before, paired=False),
+            p=p,
+            verdict="too few to tell" if test == "none" else verdict,
+            test=test,
+        )
         for (before, after), p, verdict, test in judged
     ]
 

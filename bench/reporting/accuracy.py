@@ -1,14 +1,15 @@
 """Epoch time beside the accuracy that it buys: whole runs of the recipes, and only those."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from cifarfast.comparable import differing, flat
 from cifarfast.errors import UserError
-from cifarfast.recipe import RECIPES, Recipe
-from cifarfast.runfolder import Run
-from cifarfast.summary import Summary, target_met, where
+from cifarfast.recipe import RECIPES, Recipe, Tta
+from cifarfast.runfolder import Run, read_diverged
+from cifarfast.studying.figures import machine_key, machine_names
+from cifarfast.summary import Summary, target_met
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Accuracy:
     """Its name."""
     epochs: int
     """Its length."""
+    tta: Tta
+    """Test-time augmentation that its accuracies are with."""
     target: float
     """Its target, 0 to 1."""
     n: int
@@ -96,7 +99,7 @@ def why_not(run: Run, counted: Iterable[Summary] = ()) -> str | None:
     """
     summary = run.summary
     if summary is None:
-        return "unfinished"
+        return "unfinished" if read_diverged(run.path) is None else "diverged"
     if summary.data.kind == "synthetic":
         return "synthetic data"
     if not summary.data.official:
@@ -124,6 +127,7 @@ def _accuracy(recipe: Recipe, runs: Mapping[str, Summary]) -> Accuracy:
     return Accuracy(
         recipe=recipe.name,
         epochs=recipe.epochs,
+        tta=recipe.tta,
         target=recipe.target_accuracy,
         n=len(values),
         seeds=len({run.seed for run in runs.values()}),
@@ -138,12 +142,12 @@ def _accuracy(recipe: Recipe, runs: Mapping[str, Summary]) -> Accuracy:
     )
 
 
-def _epoch_times(runs: Iterable[Summary]) -> list[EpochTime]:
+def _epoch_times(runs: Collection[Summary]) -> list[EpochTime]:
+    names = machine_names((run.fingerprint, run.runtime.effective) for run in runs)
     times: dict[str, list[float]] = {}
     for run in runs:
-        times.setdefault(where(run.fingerprint, run.runtime.effective), []).append(
-            run.epoch_seconds.median or run.epoch_seconds.first
-        )
+        name = names[machine_key(run.fingerprint, run.runtime.effective)]
+        times.setdefault(name, []).append(run.epoch_seconds.median or run.epoch_seconds.first)
     return [
         EpochTime(machine=place, seconds=statistics.median(found), low=min(found), high=max(found), n=len(found))
         for place, found in times.items()

@@ -44,8 +44,9 @@ def accuracy(found: Sequence[Accuracy], left_out: Sequence[LeftOut]) -> list[Blo
     columns = [*map(Column, titles), Column("on", "wide")]
     blocks: list[Block] = [
         Words(
-            "Whole runs of a recipe as it is on the real CIFAR-10. Accuracy is the mean after the last epoch, without "
-            "test-time augmentation; its spread is the standard deviation, lowest and highest in brackets."
+            "Whole runs of a recipe as it is on the real CIFAR-10. Accuracy is the mean after the last epoch, "
+            "with the test-time augmentation that is named beside the recipe, if any; its spread is the standard "
+            "deviation, lowest and highest in brackets."
         ),
         Table("Epoch time and accuracy of the recipes", columns, [row for one in found for row in _accuracy(one)]),
     ]
@@ -157,7 +158,8 @@ def _waiting(found: Sequence[Waiting], album: Album) -> Plot:
 
 
 def _accuracy(one: Accuracy) -> list[list[str]]:
-    recipe, target = f"{one.recipe}, {one.epochs} epochs", share_of_one(one.target)
+    tta = "" if one.tta == "none" else f", {one.tta}"
+    recipe, target = f"{one.recipe}, {one.epochs} epochs{tta}", share_of_one(one.target)
     if one.mean is None or one.low is None or one.high is None:
         return [[recipe, NONE, "0", NONE, "", target, ""]]
     runs = str(one.n) if one.seeds == one.n else f"{one.n} ({one.seeds} seed{'s' if one.seeds > 1 else ''})"

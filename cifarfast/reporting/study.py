@@ -16,10 +16,10 @@ from cifarfast.reporting.plots import CYCLE, label_ends
 from cifarfast.reporting.style import MUTED, Plot, Sheet, styled
 from cifarfast.reporting.writing import letters, render, write
 from cifarfast.studying import words
-from cifarfast.studying.figures import Entrant, Figures, figures_of, machine_key, write_figures
+from cifarfast.studying.figures import Entrant, Figures, MachineKey, figures_of, machine_key, machines_of, write_figures
 from cifarfast.studying.peers import PeerRun, beside, read_peers
 from cifarfast.studying.runs import StudyRun, read_runs
-from cifarfast.summary import Epoch, Summary, where
+from cifarfast.summary import Epoch, Summary
 
 PAGE_NAME = "study.html"
 
@@ -48,27 +48,29 @@ def write_study(out: Path, *, first: Sequence[str] = (), margin: float) -> tuple
     if not runs:
         raise UserError(f"{out} holds no run of a study: name the folder that python -m cifarfast.study was given")
     peers = read_peers(out, data=next((run.run.summary.data for run in runs if run.run.summary), None))
-    figures = figures_of(runs, margin=margin, peers=peers)
+    figures, names = figures_of(runs, margin=margin, peers=peers), machines_of(runs, peers)
     write_figures(out, figures)
     with styled():
-        plots = _draw(figures, runs, peers)
+        plots = _draw(figures, runs, peers, names)
     page = out / PAGE_NAME
-    write(page, render("study.html.j2", _context(out, figures, runs, plots)), [plot for plot, _ in plots], {})
+    write(page, render("study.html.j2", _context(out, figures, runs, plots, names)), [plot for plot, _ in plots], {})
     return figures, page
 
 
-def _draw(figures: Figures, runs: Sequence[StudyRun], peers: Sequence[PeerRun] = ()) -> list[tuple[Plot, str]]:
+def _draw(
+    figures: Figures, runs: Sequence[StudyRun], peers: Sequence[PeerRun], names: Mapping[MachineKey, str]
+) -> list[tuple[Plot, str]]:
     """A plot for every machine, for seconds are of one machine, and what machine that is.
 
     Other programs are in the plots of their machine and precision, though they were executed in ways of their own.
     """
-    places: dict[object, list[tuple[StudyRun, Summary]]] = {}
+    places: dict[MachineKey, list[tuple[StudyRun, Summary]]] = {}
     for run in runs:
         if (summary := run.run.summary) is not None:
             key = machine_key(summary.fingerprint, summary.runtime.effective)
             places.setdefault(key, []).append((run, summary))
     plots = []
-    for number, there in enumerate(places.values(), 1):
+    for number, (key, there) in enumerate(places.items(), 1):
         curves: dict[str, list[Curve]] = defaultdict(list)
         for run, _ in there:
             curves[run.recipe].append(_curve(run.run.rows))
@@ -76,7 +78,7 @@ def _draw(figures: Figures, runs: Sequence[StudyRun], peers: Sequence[PeerRun] =
         for peer in peers:
             if beside(peer, summary):
                 curves[peer.name].append(_curve(peer.rows))
-        place = where(summary.fingerprint, summary.runtime.effective)
+        place = names[key]
         plots.append((_curves(f"accuracy_{number}", figures, curves, place), place))
     return plots
 
@@ -130,7 +132,11 @@ def _median(curves: Sequence[Curve]) -> Curve:
 
 
 def _context(
-    out: Path, figures: Figures, runs: Sequence[StudyRun], plots: Sequence[tuple[Plot, str]]
+    out: Path,
+    figures: Figures,
+    runs: Sequence[StudyRun],
+    plots: Sequence[tuple[Plot, str]],
+    names: Mapping[MachineKey, str],
 ) -> dict[str, Any]:
     tables = (words.results(figures), words.differences(figures), words.seconds(figures))
     return {
@@ -145,7 +151,7 @@ def _context(
         "seconds": tables[2],
         "plots": plots,
         "settings": _settings(figures),
-        "runs": [_run(run) for run in runs],
+        "runs": [_run(run, names) for run in runs],
     }
 
 
@@ -170,7 +176,7 @@ def _settings(figures: Figures) -> Mapping[str, Sequence[object]]:
     return {name: values for name, values in table.items() if len(records) == 1 or len({*map(str, values)}) > 1}
 
 
-def _run(run: StudyRun) -> dict[str, Any]:
+def _run(run: StudyRun, names: Mapping[MachineKey, str]) -> dict[str, Any]:
     rows, summary = run.run.rows, run.run.summary
     compiled = summary.compile_seconds if summary else None
     return {
@@ -183,5 +189,5 @@ def _run(run: StudyRun) -> dict[str, Any]:
         "seconds": sum(row.epoch_seconds for row in rows),
         "compiled": compiled,
         "resumed": len(summary.resumed_at) if summary else None,
-        "machine": where(summary.fingerprint, summary.runtime.effective) if summary else None,
+        "machine": names[machine_key(summary.fingerprint, summary.runtime.effective)] if summary else None,
     }

@@ -2,10 +2,10 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from cifarfast.accuracy import (
     AccuracyVerdict,
@@ -23,10 +23,11 @@ from cifarfast.records import sealed
 from cifarfast.runfolder import Run
 from cifarfast.studying.peers import PeerRun
 from cifarfast.studying.runs import State, StudyRun
-from cifarfast.summary import ACCURACY_LEVELS, Data, Effective, Reached, Seconds, Summary, reached, spread, where
+from cifarfast.summary import ACCURACY_LEVELS, Data, Effective, Epoch, Seconds, Summary, reached, spread, where
 
 SCHEMA = 1
 STUDY_NAME = "study.json"
+MachineKey: TypeAlias = tuple[tuple[str, object], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class MachineFigures:
     clock_max: float
     """Longest."""
     levels: list[Level]
-    """80 %, 90 %, 94 % and the target."""
+    """80 %, 90 %, 94 %, and the target of every recipe of the study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +144,12 @@ def figures_of(runs: Sequence[StudyRun], *, margin: float, peers: Sequence[PeerR
     recipes = {name: [run for run in runs if run.recipe == name] for name in dict.fromkeys(run.recipe for run in runs)}
     accuracies = {name: _accuracies(_summaries(of_recipe)) for name, of_recipe in recipes.items()}
     baseline = next(iter(recipes), "")
+    names = machines_of(runs, peers)
+    levels = sorted({*ACCURACY_LEVELS, *(run.run.config.recipe.target_accuracy for run in runs)})
     return Figures(
         data=next((summary.data for summary in _summaries(runs)), None),
         margin=margin,
-        recipes=[_recipe(name, of_recipe) for name, of_recipe in recipes.items()],
+        recipes=[_recipe(name, of_recipe, names, levels) for name, of_recipe in recipes.items()],
         differences=[
             Difference(
                 name=name, baseline=baseline, accuracy=judge_accuracy(accuracies[baseline], found, margin=margin)
@@ -155,7 +158,7 @@ def figures_of(runs: Sequence[StudyRun], *, margin: float, peers: Sequence[PeerR
             if name != baseline and found and accuracies[baseline]
         ],
         peers=[
-            _peer(name, [peer for peer in peers if peer.name == name])
+            _peer(name, [peer for peer in peers if peer.name == name], names, levels)
             for name in dict.fromkeys(peer.name for peer in peers)
         ],
     )
@@ -166,12 +169,35 @@ def write_figures(out: Path, figures: Figures) -> None:
     write_json(out / STUDY_NAME, sealed(figures))
 
 
-def machine_key(fingerprint: Fingerprint, effective: Effective) -> tuple[tuple[str, object], ...]:
+def machine_key(fingerprint: Fingerprint, effective: Effective) -> MachineKey:
     """What is the same in runs whose seconds may be put together: machine, versions, and how it was used."""
     return tuple(flat({**machine_facts(fingerprint), **asdict(effective)}).items())
 
 
-def _recipe(name: str, runs: Sequence[StudyRun]) -> RecipeFigures:
+def machines_of(runs: Iterable[StudyRun], peers: Iterable[PeerRun] = ()) -> dict[MachineKey, str]:
+    """The `machine_names` of all finished runs."""
+    ours = [(summary.fingerprint, summary.runtime.effective) for summary in _summaries(runs)]
+    return machine_names([*ours, *((peer.fingerprint, peer.effective) for peer in peers)])
+
+
+def machine_names(executed: Iterable[tuple[Fingerprint, Effective]]) -> dict[MachineKey, str]:
+    """What is called how, by its `machine_key`: as `where` says, with a number where two would be called alike.
+
+    Machines of one kind are told apart by little, two boots of a virtual one by no more than a page of memory.
+    """
+    keys = {machine_key(*one): where(*one) for one in executed}
+    names: dict[MachineKey, str] = {}
+    for key, name in keys.items():
+        alike = [other for other, called in keys.items() if called == name]
+        fields = [field for field, fact in key if len({dict(other).get(field) for other in alike}) > 1]
+        number = f", {alike.index(key) + 1} of {len(alike)} that differ in {', '.join(fields)}" if fields else ""
+        names[key] = name + number
+    return names
+
+
+def _recipe(
+    name: str, runs: Sequence[StudyRun], names: Mapping[MachineKey, str], levels: Sequence[float]
+) -> RecipeFigures:
     summaries = _summaries(runs)
     values, recipe = _accuracies(summaries), runs[0].run.config.recipe
     judged = bool(summaries) and all(summary.target_met is not None for summary in summaries)
@@ -179,7 +205,9 @@ def _recipe(name: str, runs: Sequence[StudyRun]) -> RecipeFigures:
         **_of_accuracies(values),
         name=name,
         seeds=_seeds(runs, "finished"),
-        machines=_machines(_timing(run.run, run.run.summary) for run in runs if run.run.summary is not None),
+        machines=_machines(
+            [_timing(run.run, run.run.summary) for run in runs if run.run.summary is not None], names, levels
+        ),
         recipe=recipe,
         diverged=_seeds(runs, "diverged"),
         unfinished=_seeds(runs, "unfinished"),
@@ -187,12 +215,12 @@ def _recipe(name: str, runs: Sequence[StudyRun]) -> RecipeFigures:
     )
 
 
-def _peer(name: str, runs: Sequence[PeerRun]) -> Entrant:
+def _peer(name: str, runs: Sequence[PeerRun], names: Mapping[MachineKey, str], levels: Sequence[float]) -> Entrant:
     return Entrant(
         **_of_accuracies([100 * run.test_accuracy for run in runs]),
         name=name,
         seeds=[run.seed for run in runs],
-        machines=_machines(_peer_timing(run) for run in runs),
+        machines=_machines([_peer_timing(run) for run in runs], names, levels),
     )
 
 
@@ -214,18 +242,16 @@ class _Timing(NamedTuple):
     effective: Effective
     clock: float
     epochs: Seconds
-    reached: Sequence[Reached]
+    rows: Sequence[Epoch]
 
 
 def _timing(run: Run, summary: Summary) -> _Timing:
-    effective, epochs, reached = summary.runtime.effective, summary.epoch_seconds, summary.seconds_to_accuracy
-    return _Timing(summary.fingerprint, effective, clock_seconds(run), epochs, reached)
+    return _Timing(summary.fingerprint, summary.runtime.effective, clock_seconds(run), summary.epoch_seconds, run.rows)
 
 
 def _peer_timing(peer: PeerRun) -> _Timing:
-    levels = [reached(level, peer.rows) for level in ACCURACY_LEVELS]
     epochs = spread([row.epoch_seconds for row in peer.rows])
-    return _Timing(peer.fingerprint, peer.effective, peer.clock_seconds, epochs, levels)
+    return _Timing(peer.fingerprint, peer.effective, peer.clock_seconds, epochs, peer.rows)
 
 
 def clock_seconds(run: Run) -> float:
@@ -233,25 +259,25 @@ def clock_seconds(run: Run) -> float:
     return sum(row.epoch_seconds for row in run.rows) + run.rows[-1].eval_seconds
 
 
-def _machines(timings: Iterable[_Timing]) -> list[MachineFigures]:
-    machines: dict[object, list[_Timing]] = {}
+def _machines(
+    timings: Iterable[_Timing], names: Mapping[MachineKey, str], levels: Sequence[float]
+) -> list[MachineFigures]:
+    machines: dict[MachineKey, list[_Timing]] = {}
     for timing in timings:
         machines.setdefault(machine_key(timing.fingerprint, timing.effective), []).append(timing)
-    return [_machine(there) for there in machines.values()]
+    return [_machine(names[key], there, levels) for key, there in machines.items()]
 
 
-def _machine(timings: Sequence[_Timing]) -> MachineFigures:
+def _machine(name: str, timings: Sequence[_Timing], levels: Sequence[float]) -> MachineFigures:
     clocks = [timing.clock for timing in timings]
-    reached = [{each.accuracy: each.seconds for each in timing.reached} for timing in timings]
-    levels = set(reached[0]).intersection(*reached)
     return MachineFigures(
-        machine=where(timings[0].fingerprint, timings[0].effective),
+        machine=name,
         n=len(timings),
         epoch_seconds=statistics.median(timing.epochs.median or timing.epochs.first for timing in timings),
         clock_seconds=statistics.median(clocks),
         clock_min=min(clocks),
         clock_max=max(clocks),
-        levels=[_level(accuracy, [each[accuracy] for each in reached]) for accuracy in sorted(levels)],
+        levels=[_level(level, [reached(level, timing.rows).seconds for timing in timings]) for level in levels],
     )
 
 

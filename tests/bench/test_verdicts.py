@@ -152,7 +152,7 @@ def test_the_test_fits_the_rounds(rounds: int, benchmarks: int, test: str) -> No
     same, far = [1.0 + 0.001 * i for i in range(rounds)], [9.0 + 0.001 * i for i in range(rounds)]
     found = judge_speed([(same, far), *[(same, same)] * (benchmarks - 1)])[0]
     assert found.test == test
-    assert found.verdict == ("no difference shown" if test == "none" else "slower")
+    assert found.verdict == ("too few to tell" if test == "none" else "slower")
 
 
 def test_a_speed_up_that_costs_accuracy_is_called_that() -> None:

@@ -8,7 +8,7 @@ from cifarfast.errors import UserError
 from cifarfast.records import decode_versioned
 from cifarfast.reporting.study import _curve, _draw, _median, write_study
 from cifarfast.reporting.style import BLUE, styled
-from cifarfast.studying.figures import SCHEMA, Figures
+from cifarfast.studying.figures import SCHEMA, Figures, machines_of
 from cifarfast.studying.peers import write_peer
 from cifarfast.studying.runs import read_runs
 from tests.reporting.pages import Page
@@ -76,7 +76,7 @@ def test_a_line_for_every_run_and_a_bold_one_for_the_median(tmp_path: Path) -> N
     figures = write_study(tmp_path, margin=0.25)[0]
     runs = read_runs(tmp_path)
     with styled():
-        (plot, _), *others = _draw(figures, runs)
+        (plot, _), *others = _draw(figures, runs, [], machines_of(runs))
     assert others == []
     colour = f"stroke: {BLUE}"
     styles = [line.get("style", "") for line in ElementTree.fromstring(plot.svg).iter() if colour in str(line.attrib)]

@@ -88,9 +88,33 @@ def test_another_program_has_figures_like_ours() -> None:
     assert (here.n, here.clock_seconds, here.clock_min, here.clock_max) == (2, 320.0, 305.0, 335.0)
     assert (here.epoch_seconds, there.n, there.clock_seconds) == (105.0, 1, 305.0)
     assert [(level.accuracy, level.reached, level.seconds) for level in here.levels] == [
-        (80.0, 2, 210.0), (90.0, 2, 315.0), (94.0, 2, 315.0)
+        (80.0, 2, 210.0), (90.0, 2, 315.0), (pytest.approx(91.42), 2, 315.0), (94.0, 2, 315.0)
     ]  # fmt: skip
     assert figures.differences == figures_of(study(), margin=0.25).differences
+
+
+def test_every_recipe_is_timed_to_the_targets_of_all() -> None:
+    higher = made("b", 0, 0.95)
+    config = replace(higher.run.config, recipe=replace(higher.run.config.recipe, target_accuracy=0.945))
+    runs = [made("a", 0, 0.92), replace(higher, run=replace(higher.run, config=config))]
+    (low,), (high,) = (recipe.machines for recipe in figures_of(runs, margin=0.25).recipes)
+    for machine, seconds in ((low, [200.0, 200.0, 200.0, None, None]), (high, [200.0] * 5)):
+        assert [level.accuracy for level in machine.levels] == pytest.approx([80.0, 90.0, 91.42, 94.0, 94.5])
+        assert [level.seconds for level in machine.levels] == seconds
+
+
+def test_machines_that_would_be_called_alike_are_numbered() -> None:
+    runs = [made("a", seed, 0.92) for seed in range(4)]
+    for number, field in ((1, {"memory_bytes": 5}), (2, {"cores_allowed": 9})):
+        summary = runs[number].run.summary
+        assert summary is not None
+        other = replace(summary, fingerprint=replace(summary.fingerprint, **field))  # type: ignore[arg-type]
+        runs[number] = replace(runs[number], run=replace(runs[number].run, summary=other))
+    (recipe,) = figures_of(runs, margin=0.25).recipes
+    endings = [machine.machine.rpartition("resident, ")[2] for machine in recipe.machines]
+    apart = "of 3 that differ in cores_allowed, memory_bytes"
+    assert endings == [f"1 {apart}", f"2 {apart}", f"3 {apart}"]
+    assert [machine.n for machine in recipe.machines] == [2, 1, 1]
 
 
 def test_what_is_not_a_whole_run_is_not_judged() -> None:

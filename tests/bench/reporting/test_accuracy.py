@@ -7,9 +7,10 @@ import pytest
 from bench.reporting.accuracy import find_accuracies, why_not
 from cifarfast.errors import UserError
 from cifarfast.recipe import RECIPES, Recipe
-from cifarfast.runfolder import Run
+from cifarfast.runfolder import Diverged, Run, RunFolder, read_run
 from cifarfast.summary import Summary
 from tests.bench.made import whole_run
+from tests.test_runfolder import CONFIG
 from tests.test_summary import used
 
 
@@ -69,6 +70,24 @@ def test_epoch_times_of_different_machines_are_apart() -> None:
         "a faster cpu, 2 threads, AVX2, fp32, eager, torch 2.14.1, channels-last, loader resident",
         "a cpu, 2 threads, AVX2, fp32, compiled, torch 2.14.1, channels-last, loader resident",
     ]
+
+
+def test_epoch_times_of_machines_that_look_alike_are_apart_too() -> None:
+    first, second = (whole_run(Path(name), 0.9, seed=seed) for seed, name in enumerate("ab"))
+    second = changed(second, fingerprint=replace(summary_of(second).fingerprint, memory_bytes=5))
+    (found, *_), _ = find_accuracies([first, second])
+    assert [time.machine.rpartition(", ")[2] for time in found.epoch_times] == [
+        "1 of 2 that differ in memory_bytes",
+        "2 of 2 that differ in memory_bytes",
+    ]
+
+
+def test_a_run_that_diverged_is_called_that(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_config(CONFIG)
+        folder.write_diverged(Diverged(epochs=1, reason="loss inf"))
+    _, (left,) = find_accuracies([read_run(tmp_path / "run")])
+    assert left.reason == "diverged"
 
 
 @pytest.mark.parametrize(
