@@ -21,7 +21,9 @@ from cifarfast.schedule import one_cycle
 from cifarfast.setup import set_up
 from cifarfast.stopwatch import Stopwatch
 
-STEPS = 2
+STEPS = {"cpu": 2}
+MANY_STEPS = 50
+"""On a GPU a step is so short that in two of them a loader would hardly have begun."""
 TEST_IMAGES = 2
 """Evaluation is no part of an epoch's seconds."""
 WARM_UP = 1
@@ -31,18 +33,19 @@ WARM_UP = 1
 @every_loader
 def bench_epoch(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
     """One run a variant; each call is its next epoch, checkpoint included, so that the runs take turns."""
+    steps = min(STEPS.get(lab.device.target.type, MANY_STEPS), max(1, lab.manifest.train.images // lab.batch_size))
     config = RunConfig(
         data=lab.folder,
         # A low rate, because the schedule below grows with the run.
         recipe=Recipe(batch_size=lab.batch_size, max_lr=0.001),
         runtime=Runtime(device=device_name(lab), loader=loader, workers=workers),
-        train_images=STEPS * lab.batch_size,
+        train_images=steps * lab.batch_size,
         test_images=TEST_IMAGES,
         verify=False,
     )
     setup = set_up(config)
     check_workers(setup.train_loader, workers)
-    schedule = one_cycle(config.recipe, STEPS)
+    schedule = one_cycle(config.recipe, steps)
     progress, watch = Progress(), Stopwatch(setup.device.synchronize)
     resources = ExitStack()
     folder = resources.enter_context(RunFolder(lab.scratch / "run"))
@@ -63,5 +66,5 @@ def bench_epoch(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
         "train_images": config.train_images,
         "batch_size": lab.batch_size,
     }
-    images = STEPS * lab.batch_size
+    images = steps * lab.batch_size
     return Entrant(once=once, work=images, warm_up=WARM_UP, facts=facts, close=resources.close)

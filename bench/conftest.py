@@ -5,6 +5,7 @@ function are timed against one another when the first of them runs; pytest-bench
 test after the other, is then given the rounds of each.
 """
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,7 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="quick",
         help="quick: a look, under 5 minutes on 2 cores (the default); full: for reports",
     )
-    group.addoption("--batch-size", type=int, help="images of one training step (default: 32 if quick, 512 if full)")
+    group.addoption(
+        "--batch-size", type=_images, help="images of one training step (default: 32 if quick, 512 if full)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -205,6 +208,12 @@ def _group(item: pytest.Function) -> str:
 
 def _name(item: pytest.Function) -> str:
     return item.callspec.id if hasattr(item, "callspec") else item.name.removeprefix("bench_")
+
+
+def _images(text: str) -> int:
+    if (images := int(text)) < 2:  # BatchNorm needs two values a channel
+        raise ArgumentTypeError(f"must be at least 2, not {images}")
+    return images
 
 
 def _batch_size(config: pytest.Config) -> int:

@@ -1,7 +1,7 @@
 """Variants of the same work, timed against one another: round after round, some calls of each in turn.
 
-What disturbs a shared machine for a while then disturbs all variants alike, which is why only figures of one
-contest are ever divided by one another.
+What disturbs a shared machine for a while then disturbs all variants alike, which is why a difference is only ever
+called one between figures of one contest; a ratio across contests, of a loader over the step, is coarser.
 """
 
 import gc

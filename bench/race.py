@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PROG = "python -m bench.race"
 RACE_NAME = "race.json"
 SCHEMA = 1
+ENOUGH = 5
+"""Pairs from which an interval is about as wide as it should be, see `speed_ratio`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +30,9 @@ class Arguments:
     """Race recipes against airbench's train94, by one clock: seed by seed in turn, that what disturbs disturbs both.
 
     The clock runs from data in memory to the last training step, and through the final evaluation with test-time
-    augmentation; not while compiling, nor through the step on which airbench warms up. The folder is that of a
-    cifarfast.study, whose page has airbench's runs in it too. After an interruption the same command goes on,
-    airbench's run from its beginning.
+    augmentation; not while compiling, nor through the step on which airbench warms up (eagerly ours has none). The
+    folder is that of a cifarfast.study, whose page has airbench's runs in it too. After an interruption the same
+    command goes on, airbench's run from its beginning.
     """
 
     recipe: str = SPEEDRUN_91.name
@@ -54,7 +56,7 @@ class Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairing:
-    """A recipe's runs and another program's with the same seeds, made side by side."""
+    """A recipe's runs and another program's with the same seeds, on one machine; in turn if the race made them all."""
 
     recipe: str
     """Name of the recipe's folder."""
@@ -64,7 +66,7 @@ class Pairing:
     """Seeds that both ran with, on one machine."""
     clock_ratio: "Interval"
     """How many times as fast the recipe is: median of the other's seconds over the median of ours, with its 95 %
-    interval (bootstrap of pairs)."""
+    interval (bootstrap of pairs; of two to four it is too narrow, see `speed_ratio`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,8 @@ def _pairings(runs: Sequence["StudyRun"], peers: Sequence["PeerRun"]) -> Iterato
 def _told(pairing: Pairing) -> str:
     ratio, n = pairing.clock_ratio, len(pairing.seeds)
     between = f" ({ratio.low:.2f} to {ratio.high:.2f})" if n > 1 else ""
-    return f"{pairing.recipe} is {ratio.value:.2f}{between} times as fast as {pairing.peer}, n={n}"
+    caveat = ", too few for this interval to be wide enough" if 1 < n < ENOUGH else ""
+    return f"{pairing.recipe} is {ratio.value:.2f}{between} times as fast as {pairing.peer}, n={n}{caveat}"
 
 
 if __name__ == "__main__":

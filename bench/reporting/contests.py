@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 from itertools import chain, count
 
 from bench.reporting.blocks import Absent, Block, Column, Drawing, Table, Title, Words
-from bench.reporting.compiling import EPOCH_IMAGES
 from bench.reporting.findings import Section
 from bench.reporting.plots import Bar, bars
 from bench.reporting.throughput import PEAKS, Contest, Row
 from bench.reporting.wording import NOISY, NONE, TIMES, figure, interval, middle, scaled, unit_of
 from bench.statistics import NOISY_SPREAD, Quartiles
 from cifarfast.reporting.style import Plot
-from cifarfast.reporting.writing import THIN
 
 Part = tuple[Column, Callable[[Row], str]]
 """A column of a contest's table, and its cell for a row."""
@@ -31,8 +29,14 @@ WHAT = {
         "Dropout",
         "Forward and backward in the precision of --amp, random numbers included: torch's own dropout, masks, none.",
     ),
-    "epoch": ("Epoch", "The production loop on part of the data; evaluation and compilation do not count."),
-    "evaluate": ("Evaluation", "The test images through the network, without gradients."),
+    "epoch": (
+        "Epoch",
+        "The production loop in epochs of a few steps, where the start of a loader weighs more than in whole ones.",
+    ),
+    "evaluate": (
+        "Evaluation",
+        "A batch of noise through the network, without gradients: normalisation, forward, loss and accuracy.",
+    ),
     "convert": ("Conversion", "A source of images to the files that loaders read."),
     "checkpoint": ("Checkpoint", "All that an exact resume needs, to the disk."),
     "start-up": ("Start-up", "From the command to the end of the first optimizer step."),
@@ -81,7 +85,9 @@ def throughput(section: Section, album: Album) -> list[Block]:
     for contest in contests:
         name, what = WHAT.get(contest.group, (contest.group, ""))
         source = f" (file {contest.source + 1})" if len(section.sources) > 1 else ""
-        blocks += [Title(name + source), *([Words(what)] if what else []), _contest(contest, name, album)]
+        size = contest.rows[0].batch_size
+        told = " ".join([*([what] if what else []), *([f"{size:,} images a batch."] if size else [])])
+        blocks += [Title(name + source), *([Words(told)] if told else []), _contest(contest, name, album)]
     return blocks
 
 
@@ -113,8 +119,6 @@ def _contest(contest: Contest, name: str, album: Album) -> Drawing:
     ]
     if contest.baseline is not None:
         parts.append((Column("times baseline"), lambda row: interval(row.ratio) if row.ratio else "baseline"))
-    if contest.group == "epoch":
-        parts.append((Column(f"{EPOCH_IMAGES:,} images"), _whole_epoch))
     entries = [_entry(row, is_baseline=row.name == contest.baseline) for row in contest.rows]
     plot = bars(album.name(contest.group), f"{name}, {unit}", entries)
     return Drawing(album.keep(plot), tabulated(contest, name, parts))
@@ -124,11 +128,6 @@ def _variant(row: Row, batch_size: int | None) -> str:
     """Its name, and the images of a call where they are not as many as the others'."""
     other = row.batch_size is not None and row.batch_size != batch_size
     return f"{row.name}, {row.batch_size:,} images" if other else row.name
-
-
-def _whole_epoch(row: Row) -> str:
-    """What CIFAR-10 takes at this rate."""
-    return f"{figure(EPOCH_IMAGES / row.rate.median)}{THIN}s" if row.rate else ""
 
 
 def _entry(row: Row, *, is_baseline: bool) -> Bar:

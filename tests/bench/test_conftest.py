@@ -104,6 +104,13 @@ def test_other_programs_and_people_find_rates_and_ratios(held: Held) -> None:
     assert "2.00 x slow (2.00 to 2.00)" in output
 
 
+@pytest.mark.parametrize("size", ["0", "1", "-5", "many"])
+def test_an_impossible_batch_size_is_refused(tmp_path: Path, size: str) -> None:
+    done, _ = hold(tmp_path, tmp_path, f"--batch-size={size}")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "argument --batch-size: " in done.stderr
+
+
 def test_selection_and_profile(data: Path, tmp_path: Path) -> None:
     done, results = hold(tmp_path, data, "-k", "fast", "--bench-profile", "full")
     assert done.returncode == 0, done.stdout + done.stderr
