@@ -30,11 +30,6 @@ def empty_model(recipe: Recipe) -> Network:
     return ResNet(dropout=recipe.dropout, whitening=recipe.whitening)
 
 
-def whitens(recipe: Recipe) -> bool:
-    """Whether the network must see images before it is trained."""
-    return recipe.network == "convnet" or recipe.whitening
-
-
 @dataclass(frozen=True)
 class Layer:
     """One line of the layer table; a multiply-add counts as two FLOPs."""

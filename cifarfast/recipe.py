@@ -55,8 +55,8 @@ class Recipe:
     network: Literal["resnet", "convnet"] = "resnet"
     """The reference network, or that of the speedruns."""
     whitening: bool = False
-    """Whether the first filters of `resnet` are made of its training images, and nothing trains them, as it always is
-    in `convnet`: D. Page, "How to train your ResNet 8" (2019)."""
+    """Whether the first filters are made of the training images, and nothing trains them; those of `convnet` always
+    are, whatever is asked (D. Page, "How to train your ResNet 8", 2019)."""
     width: int = 64
     """Channels of the first of the three stages of `convnet`; the others have four times as many."""
     epochs: int = 20
@@ -103,6 +103,7 @@ class Recipe:
         between("target_accuracy", self.target_accuracy, 0.0, 1.0)
         one_of("tta", self.tta, ("none", "flip", "flip+shift"))
         one_of("network", self.network, ("resnet", "convnet"))
+        object.__setattr__(self, "whitening", self.whitening or self.network == "convnet")
         between("width", self.width, 1, WIDEST)
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values a channel

@@ -16,7 +16,7 @@ from cifarfast.errors import UserError
 from cifarfast.fingerprint import Fingerprint, take_fingerprint
 from cifarfast.loaders import open_loader
 from cifarfast.loaders.base import Feed, Loader
-from cifarfast.model import build_model, whitens
+from cifarfast.model import build_model
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.step import TrainStep, compiled_part
@@ -130,7 +130,7 @@ def set_up(config: RunConfig, site: Site | None = None) -> Setup:
     with unchanged(config.data, manifest):
         train_loader = loader_of(train_feed, recipe, runtime, device, manifest)
         test_loader = loader_of(test_feed, recipe, runtime, device, manifest)
-        sample = _sample(train_feed, manifest) if whitens(recipe) else None
+        sample = _sample(train_feed, manifest) if recipe.whitening else None
     return Setup(
         config=config,
         manifest=manifest,

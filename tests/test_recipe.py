@@ -77,6 +77,12 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
         Recipe(low_resolution_share=0.5)
 
 
+def test_the_first_layer_of_convnet_is_always_whitened() -> None:
+    assert Recipe(network="convnet", dropout=0.0).whitening
+    assert not Recipe().whitening
+    assert Recipe(whitening=True).whitening
+
+
 @pytest.mark.parametrize(
     ("share", "epochs", "small"),
     [(0.0, 4, 0), (0.5, 4, 2), (0.5, 7, 4), (0.3, 4, 1), (1.0, 3, 3), (0.1, 4, 0), (0.9, 1, 1)],

@@ -15,7 +15,7 @@ from cifarfast.augment import augment, draw_batch, normalize
 from cifarfast.device import AmpDtype, Device
 from cifarfast.errors import NonFiniteError
 from cifarfast.loaders.base import Batch
-from cifarfast.model import build_model, whitens
+from cifarfast.model import build_model
 from cifarfast.networks.resnet import ResNet
 from cifarfast.randomness import generator
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
@@ -47,7 +47,7 @@ def batch(number: int, size: int = 8) -> Batch:
 def trainer(recipe: Recipe = PLAIN, on: Device | None = None, *, seed: int = 1) -> TrainStep:
     on = on or device()
     model = build_model(recipe, seed=seed)
-    if whitens(recipe):
+    if recipe.whitening:
         model.whiten(torch.randn(8, 3, 32, 32, generator=generator(0, "whiten")))
     model.to(memory_format=on.memory_format)
     step = TrainStep(model, recipe, on, mean=MEAN, std=STD, seed=1)
