@@ -19,14 +19,14 @@ from tests.commands import ROOT, command, refusal, refused
 SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-images", "16", "--device", "cpu",
          "--no-report")  # fmt: skip
 FLAGS = {
-    "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary",
-    "--resume", "--checkpoint-minutes", "--tensorboard", "--report",
-    "--recipe", "--target-accuracy", "--tta", "--network", "--whitening", "--width", "--epochs", "--batch-size",
-    "--low-resolution", "--low-resolution-share", "--optimizer", "--max-lr", "--head-lr", "--bias-lr", "--div-factor",
-    "--final-div-factor", "--pct-start", "--anneal", "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay",
-    "--label-smoothing", "--dropout", "--crop-padding", "--padding-mode", "--flip-probability", "--alternate-flip",
-    "--cutout-size", "--cutout-probability",
-    "--device", "--compile", "--amp", "--amp-dtype", "--channels-last", "--loader", "--workers", "--deterministic",
+    "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary", "--resume",
+    "--checkpoint-minutes", "--tensorboard", "--report", "--recipe", "--target-accuracy", "--tta", "--network",
+    "--whitening", "--width", "--epochs", "--batch-size", "--low-resolution", "--low-resolution-share", "--optimizer",
+    "--max-lr", "--head-lr", "--bias-lr", "--div-factor", "--final-div-factor", "--pct-start", "--anneal",
+    "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay", "--label-smoothing", "--dropout",
+    "--crop-padding", "--padding-mode", "--flip-probability", "--alternate-flip", "--cutout-size",
+    "--cutout-probability", "--device", "--compile", "--amp", "--amp-dtype", "--channels-last", "--loader",
+    "--workers", "--deterministic",
 }  # fmt: skip
 
 
