@@ -21,9 +21,9 @@ from cifarfast.schedule import one_cycle
 from cifarfast.setup import set_up
 from cifarfast.stopwatch import Stopwatch
 
-STEPS = {"cpu": 2}
-MANY_STEPS = 50
-"""On a GPU a step is so short that in two of them a loader would hardly have begun."""
+STEPS = 2
+GPU_STEPS = 50
+"""There a step is so short that in two of them a loader would hardly have begun."""
 TEST_IMAGES = 2
 """Evaluation is no part of an epoch's seconds."""
 WARM_UP = 1
@@ -33,7 +33,8 @@ WARM_UP = 1
 @every_loader
 def bench_epoch(lab: Lab, loader: LoaderName, workers: int | None) -> Entrant:
     """One run a variant; each call is its next epoch, checkpoint included, so that the runs take turns."""
-    steps = min(STEPS.get(lab.device.target.type, MANY_STEPS), max(1, lab.manifest.train.images // lab.batch_size))
+    wanted = STEPS if lab.device.target.type == "cpu" else GPU_STEPS
+    steps = min(wanted, max(1, lab.manifest.train.images // lab.batch_size))
     config = RunConfig(
         data=lab.folder,
         # A low rate, because the schedule below grows with the run.

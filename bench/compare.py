@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 PROG = "python -m bench.compare"
 EXIT_REGRESSION = 1
-ENOUGH = 5
-"""Runs from which the interval of their ratio covers it as often as it says, see `speed_ratio`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +109,8 @@ def _print_files(found: "FileComparison") -> None:
 
 
 def _print_runs(found: "RunComparison") -> None:
+    from bench.statistics import ENOUGH
+
     heading = ("", "runs", "test accuracy", "seconds of an epoch", "folder")
     print_columns([heading, _set("A", found.before), _set("B", found.after)])
     for change in found.changes:

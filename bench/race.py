@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 PROG = "python -m bench.race"
 RACE_NAME = "race.json"
 SCHEMA = 1
-ENOUGH = 5
-"""Pairs from which an interval is about as wide as it should be, see `speed_ratio`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +160,8 @@ def _pairings(runs: Sequence["StudyRun"], peers: Sequence["PeerRun"]) -> Iterato
 
 
 def _told(pairing: Pairing) -> str:
+    from bench.statistics import ENOUGH
+
     ratio, n = pairing.clock_ratio, len(pairing.seeds)
     between = f" ({ratio.low:.2f} to {ratio.high:.2f})" if n > 1 else ""
     caveat = ", too few for this interval to be wide enough" if 1 < n < ENOUGH else ""

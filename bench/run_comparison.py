@@ -16,7 +16,7 @@ from cifarfast.accuracy import MARGIN, AccuracyVerdict, judge_accuracy
 from cifarfast.comparable import differing, flat, machine_facts
 from cifarfast.errors import UserError
 from cifarfast.metrics import EpochRow
-from cifarfast.recipe import Recipe
+from cifarfast.recipe import RATES, Recipe
 from cifarfast.runfolder import CONFIG_NAME, read_diverged, read_run
 from cifarfast.summary import Summary
 
@@ -167,7 +167,7 @@ def _settings(summary: Summary) -> dict[str, Any]:
     recipe, effective = asdict(summary.recipe), asdict(summary.runtime.effective)
     if summary.sweep is None:
         return flat({"recipe": recipe, "runtime": effective})
-    found = ("max_lr", "head_lr", "bias_lr") if summary.recipe.optimizer == "muon" else ("max_lr",)
+    found = RATES if summary.recipe.optimizer == "muon" else RATES[:1]
     recipe |= dict.fromkeys(found, "auto")
     return flat({"recipe": recipe, "sweep": asdict(summary.sweep), "runtime": effective})
 

@@ -11,6 +11,8 @@ from cifarfast.accuracy import CONFIDENCE, Interval, welch
 
 NOISY_SPREAD = 0.10
 """An interquartile range wider than this share of the median is called noisy."""
+ENOUGH = 5
+"""Rounds from which the interval of `speed_ratio` is about as wide as it should be."""
 _RESAMPLES = 4000
 _RESAMPLES_AT_ONCE = 1 << 20
 """Figures drawn at a time: what bounds the memory."""

@@ -20,8 +20,8 @@ def build_optimizer(
     Args:
         dtype: in which Muon multiplies matrices.
     """
+    parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "muon":
-        parameters = [p for p in model.parameters() if p.requires_grad]
         parts = [
             ([p for p in parameters if p.ndim > 2], True),
             ([p for p in parameters if p.ndim == 2], False),
@@ -34,7 +34,7 @@ def build_optimizer(
         optimizer: torch.optim.Optimizer = Muon(groups, momentum=recipe.max_momentum, dtype=dtype)
     else:
         optimizer = torch.optim.Adam(
-            [p for p in model.parameters() if p.requires_grad],
+            parameters,
             lr=recipe.max_lr,
             betas=(recipe.max_momentum, BETA2),
             weight_decay=recipe.weight_decay,

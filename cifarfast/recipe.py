@@ -10,6 +10,8 @@ from cifarfast.checks import at_least, below, between, one_of, positive
 Tta = Literal["none", "flip", "flip+shift"]
 """Test-time augmentation, see `cifarfast.tta`."""
 CROP_SIZE = 32
+RATES = ("max_lr", "head_lr", "bias_lr")
+"""Fields of a recipe that a range test moves together; only Muon has the last two."""
 WIDEST = 512
 """With 125 million parameters far from any speedrun, and still read into the memory of a small machine."""
 SMALLEST_SIZE = 17

@@ -20,7 +20,7 @@ from cifarfast.model import flops_per_image
 from cifarfast.optim import set_shares
 from cifarfast.range_record import check_no_range, read_range, write_range
 from cifarfast.range_test import Sweep
-from cifarfast.recipe import Recipe
+from cifarfast.recipe import RATES, Recipe
 from cifarfast.runfolder import Diverged, RunFolder, read_config, read_summary
 from cifarfast.runtime import Runtime
 from cifarfast.schedule import one_cycle
@@ -255,7 +255,7 @@ def _flat(config: RunConfig) -> dict[str, Any]:
             else:
                 flat[name] = value
     if config.sweep is not None:
-        flat |= dict.fromkeys(("max_lr", "head_lr", "bias_lr"), "auto")
+        flat |= dict.fromkeys(RATES, "auto")
     return flat
 
 
