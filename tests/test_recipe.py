@@ -81,7 +81,7 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
 def test_how_convnet_begins_is_always_the_same(field: str) -> None:
     assert getattr(Recipe(network="convnet", dropout=0.0), field)
     assert not getattr(Recipe(), field)
-    assert getattr(Recipe(**{field: True}), field)  # type: ignore[arg-type]
+    assert getattr(replace(Recipe(), **{field: True}), field)
 
 
 @pytest.mark.parametrize(
