@@ -49,7 +49,9 @@ def test_json_is_strict(tmp_path: Path) -> None:
 def test_digest(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
-    assert sha256_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    told: list[int] = []
+    assert sha256_file(tmp_path / "file", told.append) == hashlib.sha256(content).hexdigest()
+    assert sum(told) == len(content)
 
 
 @pytest.mark.timeout(20)

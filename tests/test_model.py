@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -7,7 +5,6 @@ from cifarfast.model import build_model, flops_per_image, layer_table
 from cifarfast.networks.convnet import ConvNet
 from cifarfast.networks.resnet import ResNet
 from cifarfast.recipe import Recipe
-from tests.networks.identity import begins_as_identity
 
 RESNET, CONVNET = Recipe(), Recipe(network="convnet", width=16, dropout=0.0)
 both = pytest.mark.parametrize("recipe", [RESNET, CONVNET], ids=["resnet", "convnet"])
@@ -19,17 +16,6 @@ def test_a_recipe_names_its_network() -> None:
     assert resnet.layer2.dropout == 0.3
     assert isinstance(convnet, ConvNet)
     assert convnet.head.in_features == 4 * 16
-
-
-def test_a_recipe_says_how_its_network_begins() -> None:
-    """Both from the same random numbers, and the first layer from them alone."""
-    random, identity = build_model(RESNET, seed=0), build_model(replace(RESNET, identity_init=True), seed=0)
-    assert isinstance(random, ResNet)
-    assert isinstance(identity, ResNet)
-    torch.testing.assert_close(identity.prep.conv.weight, random.prep.conv.weight)
-    torch.testing.assert_close(identity.layer1.conv.weight[64:], random.layer1.conv.weight[64:])
-    assert begins_as_identity(identity.layer1.conv)
-    assert not begins_as_identity(random.layer1.conv)
 
 
 def test_the_layer_table_adds_up_and_the_five_main_stages_cost_the_same() -> None:

@@ -77,11 +77,10 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
         Recipe(low_resolution_share=0.5)
 
 
-@pytest.mark.parametrize("field", ["whitening", "identity_init"])
-def test_how_convnet_begins_is_always_the_same(field: str) -> None:
-    assert getattr(Recipe(network="convnet", dropout=0.0), field)
-    assert not getattr(Recipe(), field)
-    assert getattr(replace(Recipe(), **{field: True}), field)
+def test_the_first_layer_of_convnet_is_always_whitened() -> None:
+    assert Recipe(network="convnet", dropout=0.0).whitening
+    assert not Recipe().whitening
+    assert Recipe(whitening=True).whitening
 
 
 @pytest.mark.parametrize(

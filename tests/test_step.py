@@ -407,7 +407,6 @@ def test_a_step_that_begins_again_is_a_new_one(compiled: bool) -> None:
 def test_what_is_compiled_is_all_but_schedule_and_optimizer() -> None:
     usual = Recipe()
     free = replace(usual, name="mine", target_accuracy=0.5, epochs=3, max_lr=1.0, anneal="linear", weight_decay=0.1)
-    free = replace(free, identity_init=True)
     assert compiled_part(free) == compiled_part(usual)
     holes = replace(usual.augmentation, cutout_size=4)
     for change in ({"batch_size": 8}, {"dropout": 0.0}, {"label_smoothing": 0.1}, {"augmentation": holes}):

@@ -5,7 +5,6 @@ from torch.nn import functional as F
 
 from cifarfast.networks.resnet import BLOCK_SHAPES, ConvBlock, ResNet, draw_masks, drop
 from cifarfast.networks.whitening import whitening_filters
-from tests.networks.identity import begins_as_identity
 from tests.networks.pictures import pictures
 
 CPU = torch.device("cpu")
@@ -30,15 +29,6 @@ def test_whitened_filters_are_of_the_images_and_not_trained() -> None:
     torch.autograd.backward(model(images).sum())
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == ["prep.conv.weight"]
     assert sum(p.numel() for p in model.parameters()) == 6_573_130
-
-
-def test_convolutions_but_the_first_begin_as_the_identity_if_asked() -> None:
-    for asked in (False, True):
-        parts = dict(ResNet(identity_init=asked).named_modules())
-        blocks = {name: part for name, part in parts.items() if isinstance(part, ConvBlock)}
-        assert len(blocks) == len(BLOCK_SHAPES)
-        identical = [name for name, block in blocks.items() if begins_as_identity(block.conv)]
-        assert identical == (list(blocks)[1:] if asked else [])
 
 
 def test_the_blocks_put_out_the_shapes_that_masks_are_drawn_for() -> None:
