@@ -27,7 +27,7 @@ def empty_model(recipe: Recipe) -> Network:
     """The network with whatever weights, on torch's current device."""
     if recipe.network == "convnet":
         return ConvNet(width=recipe.width)
-    return ResNet(dropout=recipe.dropout, whitening=recipe.whitening, identity_init=recipe.identity_init)
+    return ResNet(dropout=recipe.dropout, whitening=recipe.whitening)
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,6 @@ class Recipe:
     whitening: bool = False
     """Whether the first filters are made of the training images, and nothing trains them; those of `convnet` always
     are, whatever is asked (D. Page, "How to train your ResNet 8", 2019)."""
-    identity_init: bool = False
-    """Whether convolutions but the first begin by handing on what they get, those of `convnet` always (K. Jordan,
-    arXiv:2404.00498, section 3.3)."""
     width: int = 64
     """Channels of the first of the three stages of `convnet`; the others have four times as many."""
     epochs: int = 20
@@ -109,7 +106,6 @@ class Recipe:
         one_of("tta", self.tta, ("none", "flip", "flip+shift"))
         one_of("network", self.network, ("resnet", "convnet"))
         object.__setattr__(self, "whitening", self.whitening or self.network == "convnet")
-        object.__setattr__(self, "identity_init", self.identity_init or self.network == "convnet")
         between("width", self.width, 1, WIDEST)
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values a channel

@@ -29,7 +29,6 @@ MAX_FP16_SKIPS_IN_A_ROW = 20
 _NEVER_COMPILED = (
     "name", "target_accuracy", "epochs", "max_lr", "div_factor", "final_div_factor", "pct_start", "anneal",
     "cycle_momentum", "base_momentum", "max_momentum", "weight_decay", "tta", "optimizer", "head_lr", "bias_lr",
-    "identity_init",
 )  # fmt: skip
 
 

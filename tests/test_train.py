@@ -21,12 +21,12 @@ SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-
 FLAGS = {
     "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary", "--resume",
     "--checkpoint-minutes", "--tensorboard", "--report", "--recipe", "--target-accuracy", "--tta", "--network",
-    "--whitening", "--identity-init", "--width", "--epochs", "--batch-size", "--low-resolution",
-    "--low-resolution-share", "--optimizer", "--max-lr", "--head-lr", "--bias-lr", "--div-factor",
-    "--final-div-factor", "--pct-start", "--anneal", "--cycle-momentum", "--base-momentum", "--max-momentum",
-    "--weight-decay", "--label-smoothing", "--dropout", "--crop-padding", "--padding-mode", "--flip-probability",
-    "--alternate-flip", "--cutout-size", "--cutout-probability", "--device", "--compile", "--amp", "--amp-dtype",
-    "--channels-last", "--loader", "--workers", "--deterministic",
+    "--whitening", "--width", "--epochs", "--batch-size", "--low-resolution", "--low-resolution-share", "--optimizer",
+    "--max-lr", "--head-lr", "--bias-lr", "--div-factor", "--final-div-factor", "--pct-start", "--anneal",
+    "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay", "--label-smoothing", "--dropout",
+    "--crop-padding", "--padding-mode", "--flip-probability", "--alternate-flip", "--cutout-size",
+    "--cutout-probability", "--device", "--compile", "--amp", "--amp-dtype", "--channels-last", "--loader",
+    "--workers", "--deterministic",
 }  # fmt: skip
 
 

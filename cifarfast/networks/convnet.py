@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
-from cifarfast.networks.convolution import conv3x3
 from cifarfast.networks.pooling import max_pool
 from cifarfast.networks.whitening import whitening_filters
 
@@ -64,8 +63,8 @@ class Stage(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = conv3x3(channels_in, channels_out, identity_init=True), BatchNorm(channels_out)
-        self.conv2, self.norm2 = conv3x3(channels_out, channels_out, identity_init=True), BatchNorm(channels_out)
+        self.conv1, self.norm1 = _conv(channels_in, channels_out), BatchNorm(channels_out)
+        self.conv2, self.norm2 = _conv(channels_out, channels_out), BatchNorm(channels_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H/2, W/2), rounded down."""
@@ -102,3 +101,10 @@ class ConvNet(nn.Module):
         x = self.stage3(self.stage2(self.stage1(self.stem(images))))
         logits: torch.Tensor = self.head(x.amax((2, 3)))
         return logits * LOGIT_SCALE
+
+
+def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """3x3, beginning as the identity on its first channels (nn.init.dirac_) and at random on what it adds to them."""
+    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    nn.init.dirac_(conv.weight.data[:channels_in])
+    return conv

@@ -19,7 +19,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
-from cifarfast.networks.convolution import conv3x3
 from cifarfast.networks.pooling import max_pool
 from cifarfast.networks.whitening import whitening_filters
 
@@ -35,17 +34,9 @@ BLOCK_SHAPES = (
 class ConvBlock(nn.Module):
     """3x3 convolution, (2x2 max-pool,) BatchNorm, ReLU, dropout."""
 
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        *,
-        pool: bool = False,
-        dropout: float = 0.0,
-        identity_init: bool = False,
-    ) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, pool: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
-        self.conv = conv3x3(channels_in, channels_out, identity_init=identity_init)
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
         self.pool = pool
         self.norm = nn.BatchNorm2d(channels_out)
         self.dropout = dropout
@@ -65,10 +56,10 @@ class ConvBlock(nn.Module):
 class Residual(nn.Module):
     """Two blocks of one width around which the input is added."""
 
-    def __init__(self, channels: int, *, dropout: float = 0.0, identity_init: bool = False) -> None:
+    def __init__(self, channels: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.block1 = ConvBlock(channels, channels, dropout=dropout, identity_init=identity_init)
-        self.block2 = ConvBlock(channels, channels, dropout=dropout, identity_init=identity_init)
+        self.block1 = ConvBlock(channels, channels, dropout=dropout)
+        self.block2 = ConvBlock(channels, channels, dropout=dropout)
 
     def forward(self, x: torch.Tensor, mask1: torch.Tensor | None, mask2: torch.Tensor | None) -> torch.Tensor:
         """Map (B, C, H, W) to the same shape."""
@@ -82,18 +73,17 @@ class ResNet(nn.Module):
     Args:
         dropout: share of activations dropped after every block.
         whitening: nothing trains the filters of the first block: before training, `whiten` must have seen images.
-        identity_init: of every convolution but the first, see `conv3x3`.
     """
 
-    def __init__(self, *, dropout: float = 0.0, whitening: bool = False, identity_init: bool = False) -> None:
+    def __init__(self, *, dropout: float = 0.0, whitening: bool = False) -> None:
         super().__init__()
         self.prep = ConvBlock(3, 64, dropout=dropout)
         self.prep.conv.weight.requires_grad_(not whitening)
-        self.layer1 = ConvBlock(64, 128, pool=True, dropout=dropout, identity_init=identity_init)
-        self.residual1 = Residual(128, dropout=dropout, identity_init=identity_init)
-        self.layer2 = ConvBlock(128, 256, pool=True, dropout=dropout, identity_init=identity_init)
-        self.layer3 = ConvBlock(256, 512, pool=True, dropout=dropout, identity_init=identity_init)
-        self.residual3 = Residual(512, dropout=dropout, identity_init=identity_init)
+        self.layer1 = ConvBlock(64, 128, pool=True, dropout=dropout)
+        self.residual1 = Residual(128, dropout=dropout)
+        self.layer2 = ConvBlock(128, 256, pool=True, dropout=dropout)
+        self.layer3 = ConvBlock(256, 512, pool=True, dropout=dropout)
+        self.residual3 = Residual(512, dropout=dropout)
         self.head = nn.Linear(512, CLASSES)
 
     @torch.no_grad()
