@@ -6,12 +6,11 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_CHUNK_BYTES = 1 << 20
 # Read once: it can be read only by setting it, which two threads must not do at once.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
@@ -94,12 +93,10 @@ def check_plain(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is not a plain file", str(path))
 
 
-def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, as lower-case hex; `progress` is told the bytes read with each chunk."""
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, as lower-case hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
+        while chunk := file.read(1 << 20):
             digest.update(chunk)
-            if progress is not None:
-                progress(len(chunk))
     return digest.hexdigest()
