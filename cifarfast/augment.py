@@ -8,12 +8,14 @@ Cutout: T. DeVries and G. W. Taylor, arXiv:1708.04552, here with the hole wholly
 """
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from cifarfast.loaders.base import Indices
 from cifarfast.randomness import generator, seed_of
 from cifarfast.recipe import CROP_SIZE, Augmentation
+
+Indices = npt.NDArray[np.int64]
 
 
 def draw(
