@@ -31,6 +31,8 @@ class Runtime:
     def __post_init__(self) -> None:
         if self.workers is not None:
             at_least("workers", self.workers, 0)
+        if self.amp_dtype != "auto" and not self.amp:
+            raise ValueError(f"amp_dtype must be auto without amp, which it is for, not {self.amp_dtype!r}")
 
 
 def allowed_cores() -> int:

@@ -134,9 +134,8 @@ def _runtime(run: Run, device: str | None) -> Runtime:
     runtime = replace(run.config.runtime, loader="resident")
     if run.summary is not None:
         precision = run.summary.runtime.effective.precision
-        runtime = replace(runtime, amp=precision != "fp32")
-        if runtime.amp:
-            runtime = replace(runtime, amp_dtype=precision)  # type: ignore[arg-type]  # bf16 or fp16
+        mixed = precision != "fp32"
+        runtime = replace(runtime, amp=mixed, amp_dtype=precision if mixed else "auto")  # type: ignore[arg-type]
     return runtime if device is None else replace(runtime, device=device)  # type: ignore[arg-type]
 
 

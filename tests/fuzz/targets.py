@@ -18,12 +18,14 @@ from cifarfast.dataset.beton import Beton, read_beton
 from cifarfast.dataset.manifest import check_folder
 from cifarfast.errors import UserError
 from cifarfast.files import write_json
+from cifarfast.image_files import read_image
 from cifarfast.networks.resnet import ResNet
 from cifarfast.predictions import PREDICTIONS_NAME, read_predictions, write_predictions
 from cifarfast.range_record import RANGE_NAME, read_range
 from cifarfast.records import sealed
 from cifarfast.runfolder import Diverged, RunFolder, read_diverged, read_model, read_run
 from cifarfast.step import TrainStep
+from cifarfast.studying.peers import peer_file, read_peers, write_peer
 from cifarfast.tensorfile import read_tensors, write_tensors
 from data_prep.sources import open_source
 from data_prep.sources.base import Dataset
@@ -33,6 +35,7 @@ from tests.data_prep.conftest import binary_files, python_files, write_archive, 
 from tests.dataset.test_beton import PIXELS, SIZE, TABLE, Parts
 from tests.dataset.test_manifest import write_folder
 from tests.reporting.conftest import range_record
+from tests.studying.made import made_peer
 from tests.test_runfolder import CONFIG, row
 from tests.test_summary import EFFECTIVE, summary
 
@@ -168,6 +171,27 @@ def _one_image_at_most(good: Dataset, found: Dataset) -> bool:
     return same and labels and _is_image_set(found.train) and _facts(found.test) == _facts(good.test)
 
 
+# Pictures to be named. Little can be held against one: what comes out has the right shape, or nothing does.
+
+
+def _write_picture(suffix: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        pixels = np.random.default_rng(7).integers(0, 256, (40, 52, 3), dtype=np.uint8)
+        path = folder / f"cat{suffix}"
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return write
+
+
+def _read_picture(suffix: str) -> Callable[[Path], Any]:
+    return lambda folder: read_image(folder / f"cat{suffix}")
+
+
+def _is_picture(_: Any, found: Any) -> bool:
+    return bool(found.shape == (32, 32, 3) and found.dtype == np.uint8)
+
+
 # Run folders.
 
 ROWS = [row(epoch) for epoch in (1, 2, 3)]
@@ -204,6 +228,12 @@ def _write_diverged(folder: Path) -> Path:
 def _write_range(folder: Path) -> Path:
     write_json(folder / RANGE_NAME, sealed(range_record()))
     return folder / RANGE_NAME
+
+
+def _write_peer(folder: Path) -> Path:
+    run = made_peer(3)
+    write_peer(folder, run)
+    return peer_file(folder, run.name, run.seed)
 
 
 # Tensors.
@@ -383,6 +413,16 @@ TARGETS = (
         places=lambda part: [range(64), _last(40, part)],
     ),
     Target(name="jpeg", write=_write_tree(".jpg"), read=_read_source, kept=_one_image_at_most, detected=0.1),
+    *(
+        Target(
+            name=f"picture{suffix}",
+            write=_write_picture(suffix),
+            read=_read_picture(suffix),
+            kept=_is_picture,
+            detected=detected,
+        )
+        for suffix, detected in ((".jpg", 0.1), (".tif", 0.1), (".png", 0.5))
+    ),
     Target(name="config.json", write=_write_run("config.json"), read=_read_run, is_json=True),
     Target(name="metrics.jsonl", write=_write_run("metrics.jsonl"), read=_read_run, is_json=True),
     Target(
@@ -401,6 +441,12 @@ TARGETS = (
         name="lr_range.json",
         write=_write_range,
         read=lambda folder: read_range(folder, hint="take another"),
+        is_json=True,
+    ),
+    Target(
+        name="run of another program",
+        write=_write_peer,
+        read=lambda folder: read_peers(folder, data=None),
         is_json=True,
     ),
     Target(
