@@ -76,7 +76,8 @@ def without(argv: Sequence[str] | None, flag: str) -> list[str]:
 
 def _found(argv: Sequence[str] | None, flag: str) -> tuple[str | None, list[str]]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument(flag, nargs="?", dest="value")
+    spellings = {flag, "--" + flag[2:].replace("-", "_")}  # tyro takes both
+    finder.add_argument(*sorted(spellings), nargs="?", dest="value")
     found, rest = finder.parse_known_args(argv)
     return found.value, rest
 

@@ -80,6 +80,9 @@ class RunFolder:
             )
         remove_temporaries(path, *_WRITTEN)
         remove_temporaries(self.checkpoints, "step-*")
+        if not resume and self.has_checkpoints:
+            self._lock.release()
+            raise UserError(f"{path} holds checkpoints but no {CONFIG_NAME}: choose another --out, or move them")
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -96,6 +99,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Where checkpoints go."""
         return self.path / CHECKPOINTS_NAME
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is any."""
+        return any(self.checkpoints.glob("step-*"))
 
     def write_config(self, config: SavedConfig) -> None:
         """Write config.json; from here on the folder holds a run."""

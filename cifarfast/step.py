@@ -87,13 +87,16 @@ class TrainStep:
         self.model.zero_grad()
         self._begin(recipe, seed)
 
-    def __call__(self, batch: Batch, *, augmented: bool, epoch: int, number: int, position: int) -> None:
+    def __call__(
+        self, batch: Batch, *, augmented: bool, epoch: int, number: int, position: int, size: int | None = None
+    ) -> None:
         """Train on batch `number` of `epoch`, which is step `position` of the run.
 
         Args:
             augmented: the loader has cropped, flipped and cut out already; only normalise.
+            size: side of the images in pixels, by default what the recipe has for the epoch.
         """
-        images, masks = self.inputs(batch, augmented=augmented, epoch=epoch, number=number)
+        images, masks = self.inputs(batch, augmented=augmented, epoch=epoch, number=number, size=size)
         # The forward pass changes the running statistics before anything can be judged.
         undo = [(tensor, tensor.clone()) for tensor in self.model.buffers()]
         loss, logits = self.forward(images, batch.labels, masks)
@@ -111,13 +114,13 @@ class TrainStep:
         self.statistics.add(logits, batch.labels, loss, counts=torch.isfinite(loss))
 
     def inputs(
-        self, batch: Batch, *, augmented: bool, epoch: int, number: int
+        self, batch: Batch, *, augmented: bool, epoch: int, number: int, size: int | None = None
     ) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
         """What the network is given for batch `number` of `epoch`.
 
         Returns:
-            The images (B, 3, S, S) in the precision and layout in use, augmented, S as the recipe has it for the epoch,
-            and the dropout masks of `draw_masks`, None where nothing is dropped.
+            The images (B, 3, S, S) in the precision and layout in use, augmented, S being `size` or what the recipe has
+            for the epoch, and the dropout masks of `draw_masks`, None where nothing is dropped.
         """
         dtype, count = self._device.compute_dtype, len(batch.labels)
         if augmented:
@@ -126,7 +129,7 @@ class TrainStep:
             settings = self.recipe.augmentation
             draws = draw_batch(settings, batch.indices, seed=self._seed, epoch=epoch, number=number)
             images = self._augment(batch.images, self._device.send(draws), self.mean, self.std, settings, dtype)
-        images = shrink(images, self.recipe.size(epoch)).contiguous(memory_format=self._device.memory_format)
+        images = shrink(images, size or self.recipe.size(epoch)).contiguous(memory_format=self._device.memory_format)
         if not self._drops:
             return images, None
         return images, draw_masks(count, seed_of(self._seed, "dropout", epoch, number), device=self._device.target)

@@ -183,12 +183,18 @@ def _train(
 def _with_found_lr(setup: Setup, effective: Effective, folder: RunFolder, start: float) -> RunConfig:
     """The configuration with the max_lr that the range test in the folder suggests, if it asks for one.
 
-    There is none in the folder yet unless the run was resumed.
+    There is none in the folder yet unless the run was resumed. Where it is gone, though there has been training, what
+    it found is in config.json.
     """
     config, path = setup.config, folder.path
     if config.sweep is None:
         return config
-    record = read_range(path, hint="remove it, and the range test is made again")
+    record = read_range(path, hint="remove it: what it found is in config.json too, or it is made again")
+    if record is None and folder.has_checkpoints:
+        saved = read_config(path).recipe
+        recipe = replace(config.recipe, max_lr=saved.max_lr, head_lr=saved.head_lr, bias_lr=saved.bias_lr)
+        set_shares(setup.step.optimizer, recipe)
+        return replace(config, recipe=recipe)
     try:
         record = record or range_of_setup(setup, effective, config.sweep, start=start)
     except Stopped as stopped:
@@ -255,7 +261,9 @@ def _flat(config: RunConfig) -> dict[str, Any]:
             else:
                 flat[name] = value
     if config.sweep is not None:
-        flat |= dict.fromkeys(RATES, "auto")
+        if config.recipe.optimizer == "muon":  # whose rates the sweep moves together
+            flat |= {name: f"{flat[name] / flat['max_lr']:.9g} of --max-lr" for name in RATES}
+        flat["max_lr"] = "auto"
     return flat
 
 

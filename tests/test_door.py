@@ -40,6 +40,14 @@ def test_fields_are_flags_and_nested_ones_have_no_prefix() -> None:
     assert door.parse(Arguments, prog="test", argv=[], default=Arguments(mode="b")).mode == "b"
 
 
+@pytest.mark.parametrize("spelled", [["--max-lr", "auto"], ["--max_lr", "auto"], ["--max-lr=auto"]])
+def test_a_flag_is_found_before_parsing_in_every_spelling(spelled: list[str]) -> None:
+    argv = ["--size", "5", *spelled, "--fast"]
+    assert door.named(argv, "--max-lr") == "auto"
+    assert door.without(argv, "--max-lr") == ["--size", "5", "--fast"]
+    assert door.named(argv, "--recipe") is None
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -162,6 +162,29 @@ def test_another_rate_is_refused(found: Path, data: Path, tmp_path: Path) -> Non
         assert contents(folder) == before
 
 
+def test_where_the_range_test_is_gone_the_rate_that_was_found_is_kept(
+    found: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        signalling(patch, TrainStep, "__call__", signal.SIGINT, 30 + 5)
+        with pytest.raises(Stopped):
+            fit(config(data), tmp_path / "run")
+    (tmp_path / "run" / RANGE_NAME).unlink()
+    cifarfast.resume(tmp_path / "run", config(data))
+    assert_same(tmp_path / "run", outcome(found))
+    assert not (tmp_path / "run" / RANGE_NAME).exists()
+
+
+def test_with_muon_other_ratios_of_the_rates_are_refused(data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, optimizer="muon", max_lr=0.03, head_lr=0.06, bias_lr=0.003)
+    asked = replace(config(data), recipe=recipe)
+    fit(asked, tmp_path)
+    for recorded in (asked.recipe, read_config(tmp_path).recipe):
+        other = replace(asked, recipe=replace(recorded, head_lr=3 * recorded.max_lr))
+        with pytest.raises(UserError, match=r"--head-lr 3 of --max-lr \(but 2 of --max-lr\)"):
+            cifarfast.resume(tmp_path, other)
+
+
 def test_a_folder_with_a_range_test_is_refused(found: Path, data: Path, tmp_path: Path) -> None:
     record = read_range(found, hint="")
     assert record is not None

@@ -104,6 +104,14 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> 
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
+def test_a_folder_with_checkpoints_of_a_lost_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000004.safetensors").touch()
+    with pytest.raises(UserError, match=r"holds checkpoints but no config\.json: choose another --out"):
+        RunFolder(tmp_path)
+    assert (tmp_path / "checkpoints" / "step-00000004.safetensors").exists()
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from cifarfast.runfolder import RunFolder; RunFolder(Path(sys.argv[1]))"

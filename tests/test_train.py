@@ -183,7 +183,7 @@ def test_divergence_is_exit_3(data: Path, tmp_path: Path, capsys: pytest.Capture
         (("--train-images", "0"), "--train-images must be between 1 and 160"),
         (("--dropout", "2"), "dropout must be"),
         (("--network", "convnet"), "dropout must be 0 for convnet"),
-        (("--loader", "torchvision", "--alternate-flip"), "add --no-alternate-flip, or take another --loader"),
+        (("--loader", "torchvision", "--alternate-flip"), "add --no-alternate-flip (in a study"),
         (("--device", "cuda"), "--device cuda"),
         (("--data", "nowhere"), "python -m data_prep.to_ffcv --out nowhere"),
         (("--out", "/proc/run"), "cannot write to /proc/run"),

@@ -221,16 +221,12 @@ class _EpochImages(Dataset[tuple[torch.Tensor, int]]):
 
 
 def augmenting(augmentation: "Augmentation", fill: Sequence[int]) -> v2.Transform:
-    """PIL image to uint8 (3, 32, 32): random crop, flip and hole; `fill`, 0 to 255, is what borders and holes are.
+    """PIL image to uint8 (3, 32, 32): random crop, flip and hole, of an augmentation that `check_augmentation` allows.
 
-    Raises:
-        UserError: the hole is as large as the image, or the flip is to alternate.
+    Args:
+        fill: 0 to 255, what borders and holes are.
     """
-    if augmentation.alternate_flip:
-        raise UserError("the torchvision loader flips at random: add --no-alternate-flip, or take another --loader")
     hole = augmentation.cutout_size
-    if hole >= SIDE:  # RandomErasing would leave such images as they are
-        raise UserError(f"cutout_size must be below {SIDE} with the torchvision loader, not {hole}")
     mode = {"zero": "constant", "reflect": "reflect"}[augmentation.padding_mode]
     share = hole**2 / SIDE**2
     return v2.Compose(

@@ -10,6 +10,7 @@ from cifarfast.config import CHECKPOINT_MINUTES, RunConfig
 from cifarfast.dataset.manifest import Manifest, check_folder
 from cifarfast.door import note
 from cifarfast.errors import NonFiniteError, Stopped, UserError
+from cifarfast.loaders import check_augmentation
 from cifarfast.runfolder import CONFIG_NAME, read_config
 from cifarfast.setup import Site, feed_of, open_site
 from cifarfast.step import compiled_part
@@ -83,10 +84,17 @@ def _check_fitting(plan: Plan, manifest: Manifest) -> None:
     for recipe in plan.recipes.values():
         for split, limit in (("train", usual.train_images), ("test", usual.test_images)):
             feed_of(usual.data, manifest, split, recipe, limit, seed=0)
+        check_augmentation(usual.runtime.loader, recipe.augmentation)
     for run in read_runs(plan.out):
-        config, asked = run.run.config, (usual.train_images, usual.test_images)
-        if not of_data(config, manifest) or (config.train_images, config.test_images) != asked:
+        config = run.run.config
+        if not of_data(config, manifest):
             raise UserError(f"{run.run.path} is of other images than {usual.data} holds: choose another --out")
+        for name in ("train_images", "test_images"):
+            before, now = getattr(config, name), getattr(usual, name)
+            if before != now:
+                flag = f"--{name.replace('_', '-')}"
+                given = f"with {flag} {before}" if before else f"without {flag}"
+                raise UserError(f"{run.run.path} was made {given}: do the same, or choose another --out")
     kinds = len(
         {(compiled_part(each), each.size(epoch)) for each in plan.recipes.values() for epoch in range(each.epochs)}
     )

@@ -6,14 +6,14 @@ study.html   the same as a page
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from cifarfast.comparable import differing, flat
 from cifarfast.config import SavedConfig
 from cifarfast.errors import UserError
-from cifarfast.runfolder import CONFIG_NAME, Diverged, Run, read_diverged, read_run, read_summary
+from cifarfast.runfolder import CONFIG_NAME, Diverged, Run, read_config, read_diverged, read_run, read_summary
 from cifarfast.studying.plan import run_name
 
 State = Literal["finished", "diverged", "unfinished"]
@@ -47,13 +47,15 @@ def is_done(folder: Path) -> bool:
     """Whether a run has come to its end, or diverged, which the same settings would do again.
 
     Raises:
-        UserError: its summary, or the record of its divergence, is damaged.
+        UserError: its configuration, its summary, or the record of its divergence, is damaged.
     """
-    return read_summary(folder) is not None or read_diverged(folder) is not None
+    summary = read_summary(folder)
+    finished = summary is not None and summary.epochs == read_config(folder).recipe.epochs
+    return finished or read_diverged(folder) is not None
 
 
 def read_study_run(folder: Path) -> StudyRun:
-    """Read a run of a study.
+    """Read a run of a study; one that is being made longer is unfinished.
 
     Raises:
         UserError: it holds no run, one with another seed than its folder says, or a damaged one.
@@ -61,6 +63,8 @@ def read_study_run(folder: Path) -> StudyRun:
     run = read_run(folder)
     if folder.name != run_name(run.config.seed):
         raise UserError(f"{folder} holds a run with seed {run.config.seed}: call it {run_name(run.config.seed)}")
+    if run.summary is not None and run.summary.epochs != run.config.recipe.epochs:
+        run = replace(run, summary=None)
     return StudyRun(folder.parent.name, run, read_diverged(folder))
 
 

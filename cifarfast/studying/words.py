@@ -120,7 +120,8 @@ def _level(level: Level) -> str:
     if level.reached == 0:
         return "never"
     reached = "" if level.reached == level.n else f" ({level.reached} of {level.n})"
-    return ("most never" if level.seconds is None else _seconds(level.seconds)) + reached
+    share = "half" if 2 * level.reached == level.n else "most"
+    return (f"{share} never" if level.seconds is None else _seconds(level.seconds)) + reached
 
 
 def _seconds(value: float) -> str:

@@ -113,7 +113,7 @@ def test_a_hole_as_large_as_the_image_is_refused(copies: Path) -> None:
 
 
 def test_a_flip_that_alternates_is_refused(copies: Path) -> None:
-    with pytest.raises(UserError, match=r"^the torchvision loader flips at random: add --no-alternate-flip, [^\n]*$"):
+    with pytest.raises(UserError, match=r"^the torchvision loader flips at random: add --no-alternate-flip [^\n]*$"):
         augmented(copies, Augmentation(alternate_flip=True))
 
 

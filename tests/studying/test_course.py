@@ -210,7 +210,7 @@ def test_other_settings_are_refused_before_anything_is_trained(plan_of: Callable
     assert "--channels-last False (but True)" in refused(replace(more, usual=contiguous))
     # Also where the run itself is not in the plan:
     fewer = replace(more, recipes={"free": RECIPES["free"]}, usual=replace(more.usual, test_images=6))
-    assert "base/seed-7 is of other images than" in refused(fewer)
+    assert "base/seed-7 was made with --test-images 8: do the same, or choose another --out" in refused(fewer)
     damaged = plan.out / "base" / "seed-7" / "config.json"
     damaged.write_text(damaged.read_text().replace('"seed": 7', '"seed": 8'))
     assert "config.json is damaged" in refused(more)
@@ -234,6 +234,10 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(plan_of: Callable[
     rates = {f"drop{n}": replace(BASE, dropout=n / 10) for n in range(9)}
     many = replace(plan_of("base", compile=True), recipes=rates)
     assert "--recipe asks for 9 compiled versions of the step, of which 8 fit into one process" in refused(many)
+    alternating = replace(BASE, augmentation=replace(BASE.augmentation, alternate_flip=True))
+    ordinary = replace(plan.usual, runtime=replace(plan.usual.runtime, loader="torchvision"))
+    last = replace(plan, recipes={**plan.recipes, "last": alternating}, usual=ordinary)
+    assert "in a study :alternate-flip=false" in refused(last)
     assert "gone holds no manifest.json" in refused(replace(plan, usual=replace(plan.usual, data=Path("gone"))))
     assert not plan.out.exists()
     assert torch._dynamo.config.recompile_limit >= MOST_COMPILED

@@ -5,6 +5,7 @@ import pytest
 
 from cifarfast.errors import UserError
 from cifarfast.studying.runs import StudyRun, is_done, read_runs, read_study_run
+from tests.bench.made import write_run
 from tests.studying.made import made, write_study_run
 
 
@@ -36,6 +37,12 @@ def test_a_summary_counts_more_than_an_earlier_divergence(tmp_path: Path) -> Non
     run = made("a", 1, out=tmp_path)
     write(replace(run, diverged=made("a", 1, state="diverged").diverged))
     assert read_study_run(run.run.path).state == "finished"
+
+
+def test_a_run_that_is_being_made_longer_is_unfinished(tmp_path: Path) -> None:
+    run = made("a", 1, out=tmp_path).run
+    write_run(replace(run, config=replace(run.config, recipe=replace(run.config.recipe, epochs=30))))
+    assert (read_study_run(run.path).state, is_done(run.path)) == ("unfinished", False)
 
 
 def test_a_folder_is_called_as_its_seed(tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ def test_what_most_runs_never_reach_is_told() -> None:
     runs = [made("a", seed, accuracy) for seed, accuracy in enumerate((0.92, 0.7, 0.85, 0.85, 0.7))]
     ((_, _, _, _, *reached, _),) = seconds(figures_of(runs, margin=0.25)).rows
     assert reached == ["200 s (3 of 5)", "most never (1 of 5)", "most never (1 of 5)", "never"]
+    ((_, _, _, _, *reached, _),) = seconds(figures_of(runs[1:3], margin=0.25)).rows
+    assert reached[0] == "half never (1 of 2)"
 
 
 @pytest.mark.parametrize(
