@@ -1,19 +1,16 @@
 """Bytes to batches: one interface (`Loader`), three implementations."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
-from cifarfast.dataset.beton import IMAGE_SHAPE
 from cifarfast.errors import UserError
-from cifarfast.loaders.base import Batch, Feed, Loader
+from cifarfast.loaders.base import Batch, Feed, Loader, LoaderName, check_augmentation
 
 if TYPE_CHECKING:
     from cifarfast.recipe import Augmentation
 
 __all__ = ["Batch", "Feed", "Loader", "LoaderName", "check_augmentation", "open_loader"]
-
-LoaderName = Literal["auto", "ffcv", "resident", "torchvision"]
 
 
 def open_loader(
@@ -43,8 +40,6 @@ def open_loader(
     if name == "resident":
         return _resident(feed, device)
     if name == "torchvision":
-        if feed.train and augmentation is not None:
-            check_augmentation(name, augmentation)
         return _torchvision(feed, device, workers, augmentation, mean)
     if name not in ("auto", "ffcv"):
         raise ValueError(f"loader must be auto, ffcv, resident or torchvision, not {name!r}")
@@ -58,24 +53,6 @@ def open_loader(
             "libturbojpeg0-dev, pkg-config and g++, then pip install 'cifarfast[ffcv]'; or take --loader resident"
         ) from None
     return FfcvLoader(feed, device=device, workers=workers)
-
-
-def check_augmentation(name: LoaderName, augmentation: "Augmentation") -> None:
-    """Refuse what the loader called `name` cannot do to training images; only `torchvision` does anything to them.
-
-    Raises:
-        UserError: the hole is as large as the image, or the flip is to alternate.
-    """
-    if name != "torchvision":
-        return
-    if augmentation.alternate_flip:
-        raise UserError(
-            "the torchvision loader flips at random: add --no-alternate-flip (in a study :alternate-flip=false), "
-            "or take another --loader"
-        )
-    hole = augmentation.cutout_size
-    if hole >= IMAGE_SHAPE[0]:  # RandomErasing would leave such images as they are
-        raise UserError(f"cutout_size must be below {IMAGE_SHAPE[0]} with the torchvision loader, not {hole}")
 
 
 def _resident(feed: Feed, device: torch.device) -> Loader:

@@ -4,20 +4,25 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from cifarfast.checks import at_least, between
+from cifarfast.dataset.beton import IMAGE_SHAPE
 from cifarfast.errors import UserError
 from cifarfast.randomness import seed_of
 from cifarfast.runtime import allowed_cores
 
+if TYPE_CHECKING:
+    from cifarfast.recipe import Augmentation
+
 DEFAULT_MAX_WORKERS = 8
 
 Indices = npt.NDArray[np.int64]
+LoaderName = Literal["auto", "ffcv", "resident", "torchvision"]
 
 
 class Batch(NamedTuple):
@@ -143,3 +148,21 @@ def check_count(feed: Feed, found: int) -> None:
 def effective_workers(asked: int | None) -> int:
     """`asked`, but never more than the CPUs that this process may use; by default one each, at most 8."""
     return min(DEFAULT_MAX_WORKERS if asked is None else asked, allowed_cores())
+
+
+def check_augmentation(name: LoaderName, augmentation: "Augmentation") -> None:
+    """Refuse what the loader called `name` cannot do to training images; only `torchvision` does anything to them.
+
+    Raises:
+        UserError: the hole is as large as the image, or the flip is to alternate.
+    """
+    if name != "torchvision":
+        return
+    if augmentation.alternate_flip:
+        raise UserError(
+            "the torchvision loader flips at random: add --no-alternate-flip (in a study :alternate-flip=false), "
+            "or take another --loader"
+        )
+    hole = augmentation.cutout_size
+    if hole >= IMAGE_SHAPE[0]:  # RandomErasing would leave such images as they are
+        raise UserError(f"cutout_size must be below {IMAGE_SHAPE[0]} with the torchvision loader, not {hole}")

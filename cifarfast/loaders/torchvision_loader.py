@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 
 from cifarfast.dataset.beton import IMAGE_SHAPE, Beton, read_beton
 from cifarfast.errors import UserError
-from cifarfast.loaders.base import Batch, Feed, Indices, check_count, effective_workers
+from cifarfast.loaders.base import Batch, Feed, Indices, check_augmentation, check_count, effective_workers
 from cifarfast.loaders.threads import EndedError, StalledError, drain, receive
 from cifarfast.patience import STALL_SECONDS
 from cifarfast.randomness import seed_of
@@ -73,6 +73,8 @@ class TorchvisionLoader:
         self._data = read_beton(feed.path)
         check_count(feed, len(self._data.images))
         fill = tuple(round(255 * channel) for channel in mean)
+        if feed.train and augmentation is not None:
+            check_augmentation("torchvision", augmentation)
         self._transform = augmenting(augmentation, fill) if feed.train and augmentation else v2.PILToTensor()
 
     def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
