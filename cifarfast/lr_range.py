@@ -122,8 +122,7 @@ def sweep_step(
             on_step()
             position, epoch, number, batch = next(batches)
             step.set(lr=lr, momentum=momentum)
-            where = {"epoch": epoch, "number": number, "position": position}
-            step(batch, augmented=loader.augments, size=size, **where)
+            step(batch, augmented=loader.augments, epoch=epoch, number=number, position=position, size=size)
             loss = step.statistics.take().loss
             if step.guard.fatal_step() is not None:  # a gradient may be infinite where the loss is not
                 return math.nan

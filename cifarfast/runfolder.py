@@ -78,11 +78,11 @@ class RunFolder:
             raise UserError(
                 f"{path} already holds a run: choose another --out, move that one away, or go on with --resume {path}"
             )
-        remove_temporaries(path, *_WRITTEN)
-        remove_temporaries(self.checkpoints, "step-*")
         if not resume and self.has_checkpoints:
             self._lock.release()
             raise UserError(f"{path} holds checkpoints but no {CONFIG_NAME}: choose another --out, or move them")
+        remove_temporaries(path, *_WRITTEN)
+        remove_temporaries(self.checkpoints, "step-*")
 
     def __enter__(self) -> "RunFolder":
         return self

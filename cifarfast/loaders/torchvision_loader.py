@@ -72,10 +72,11 @@ class TorchvisionLoader:
         self._stall_seconds = stall_seconds
         self._data = read_beton(feed.path)
         check_count(feed, len(self._data.images))
-        fill = tuple(round(255 * channel) for channel in mean)
         if feed.train and augmentation is not None:
             check_augmentation("torchvision", augmentation)
-        self._transform = augmenting(augmentation, fill) if feed.train and augmentation else v2.PILToTensor()
+            self._transform = augmenting(augmentation, [round(255 * channel) for channel in mean])
+        else:
+            self._transform = v2.PILToTensor()
 
     def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
         """See `Loader.epoch`.
