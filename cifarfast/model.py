@@ -25,9 +25,17 @@ def build_model(recipe: Recipe, *, seed: int) -> Network:
 
 def empty_model(recipe: Recipe) -> Network:
     """The network with whatever weights, on torch's current device."""
+    model: Network
     if recipe.network == "convnet":
-        return ConvNet(width=recipe.width)
-    return ResNet(dropout=recipe.dropout, whitening=recipe.whitening)
+        model = ConvNet(width=recipe.width)
+    else:
+        model = ResNet(dropout=recipe.dropout, whitening=recipe.whitening)
+    if recipe.ghost_batches > 1:
+        for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+            assert norm.momentum is not None
+            # Several updates a step: together they let the running statistics forget as much as one would.
+            norm.momentum = 1 - (1 - norm.momentum) ** (1 / recipe.ghost_batches)
+    return model
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,7 @@ class TrainStep:
         images, masks = self.inputs(batch, augmented=augmented, epoch=epoch, number=number, size=size)
         # The forward pass changes the running statistics before anything can be judged.
         undo = [(tensor, tensor.clone()) for tensor in self.model.buffers()]
-        loss, logits = self.forward(images, batch.labels, masks)
-        torch.autograd.backward(self.scaler.scale(loss))
+        loss, logits = self.backward(images, batch.labels, masks)
         self.scaler.unscale_(self.optimizer)
         skip = self.guard.judge(loss, self._watched(), position)
         # The argument that GradScaler hands to fused optimizers; `scaler.step` would not know of the other reasons.
@@ -139,6 +138,23 @@ class TrainStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean loss () and logits (B, 10) in fp32 of what `inputs` gave."""
         return self._forward(images, labels, masks)
+
+    def backward(
+        self, images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the gradients of the mean loss, scaled where fp16 needs it, one ghost batch after the other.
+
+        Returns:
+            Mean loss () and logits (B, 10) of what `inputs` gave, in fp32, without a graph.
+        """
+        parts, losses, logits = self.recipe.ghost_batches, [], []
+        drops = zip(*(mask.chunk(parts) for mask in masks), strict=True) if masks else [None] * parts
+        for part, part_labels, part_masks in zip(images.chunk(parts), labels.chunk(parts), drops, strict=True):
+            loss, part_logits = self.forward(part, part_labels, part_masks and list(part_masks))
+            torch.autograd.backward(self.scaler.scale(loss / parts))
+            losses.append(loss.detach())
+            logits.append(part_logits.detach())
+        return torch.stack(losses).mean(), torch.cat(logits)
 
     def check(self, schedule: OneCycle) -> None:
         """Whether training still makes sense (waits for the device).
@@ -214,7 +230,7 @@ class TrainStep:
             first_of_size = {self.recipe.size(epoch): epoch for epoch in reversed(range(self.recipe.epochs))}
             for epoch in first_of_size.values():
                 images, masks = self.inputs(batch, augmented=False, epoch=epoch, number=0)
-                torch.autograd.backward(self.forward(images, batch.labels, masks)[0])
+                self.backward(images, batch.labels, masks)
             self._device.synchronize()
         except Exception as error:  # noqa: BLE001  # compilers fail in many ways, and an eager run shows our own faults
             self._augment, self._forward = augment, self._loss
