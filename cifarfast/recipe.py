@@ -66,8 +66,8 @@ class Recipe:
     batch_size: int = 512
     """Images a step."""
     ghost_batch: int = 0
-    """Images that BatchNorm sees together in training, a part of the batch after the other; 0 for the whole batch.
-    Statistics of fewer images are noisier, which regularises (E. Hoffer et al., arXiv:1705.08741, "ghost" batches)."""
+    """Images that BatchNorm sees together in training, a part of the batch after the other; 0 for all of it. The
+    statistics of fewer images are noisier, which regularises (E. Hoffer et al., arXiv:1705.08741, "ghost" batches)."""
     low_resolution: int = 32
     """Side in pixels to which the images of the first epochs are shrunk, to save work."""
     low_resolution_share: float = 0.0
@@ -114,7 +114,7 @@ class Recipe:
         at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values a channel
         if self.ghost_batch:
             at_least("ghost_batch", self.ghost_batch, 2)
-            if self.batch_size % self.ghost_batch:
+            if self.batch_size > self.ghost_batch and self.batch_size % self.ghost_batch:
                 raise ValueError(f"ghost_batch must divide batch_size ({self.batch_size}), not {self.ghost_batch}")
         between("low_resolution", self.low_resolution, SMALLEST_SIZE, CROP_SIZE)
         between("low_resolution_share", self.low_resolution_share, 0.0, 1.0)
@@ -142,7 +142,7 @@ class Recipe:
     @property
     def ghost_batches(self) -> int:
         """Parts of a batch that BatchNorm sees one after the other."""
-        return self.batch_size // (self.ghost_batch or self.batch_size)
+        return max(1, self.batch_size // (self.ghost_batch or self.batch_size))
 
     def size(self, epoch: int) -> int:
         """Side of the images of an epoch, counted from 0, in pixels."""

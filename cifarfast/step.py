@@ -148,9 +148,9 @@ class TrainStep:
             Mean loss () and logits (B, 10) of what `inputs` gave, in fp32, without a graph.
         """
         parts, losses, logits = self.recipe.ghost_batches, [], []
-        drops = zip(*(mask.chunk(parts) for mask in masks), strict=True) if masks else [None] * parts
-        for part, part_labels, part_masks in zip(images.chunk(parts), labels.chunk(parts), drops, strict=True):
-            loss, part_logits = self.forward(part, part_labels, part_masks and list(part_masks))
+        for number, (part, part_labels) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
+            part_masks = None if masks is None else [mask.chunk(parts)[number] for mask in masks]
+            loss, part_logits = self.forward(part, part_labels, part_masks)
             torch.autograd.backward(self.scaler.scale(loss / parts))
             losses.append(loss.detach())
             logits.append(part_logits.detach())

@@ -77,6 +77,21 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
         Recipe(low_resolution_share=0.5)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "ghost_batch", "parts"),
+    [(512, 0, 1), (512, 64, 8), (500, 125, 4), (8, 8, 1), (8, 64, 1), (7, 64, 1)],
+)
+def test_a_batch_has_as_many_parts_as_ghost_batches_fit(batch_size: int, ghost_batch: int, parts: int) -> None:
+    assert Recipe(batch_size=batch_size, ghost_batch=ghost_batch).ghost_batches == parts
+
+
+def test_ghost_batches_that_do_not_fill_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^ghost_batch must divide batch_size \(500\), not 64$"):
+        Recipe(batch_size=500, ghost_batch=64)
+    with pytest.raises(ValueError, match=r"^ghost_batch must be at least 2, not 1$"):
+        Recipe(ghost_batch=1)
+
+
 def test_the_first_layer_of_convnet_is_always_whitened() -> None:
     assert Recipe(network="convnet", dropout=0.0).whitening
     assert not Recipe().whitening

@@ -3,7 +3,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -105,6 +105,53 @@ def test_a_step_is_that_of_a_plain_loop(layout: torch.memory_format) -> None:
     for ours, theirs in zip(step.model.parameters(), model.parameters(), strict=True):
         # Of a step of 1e-3 in the direction of the gradient's sign, which rounding may turn for one of 64.
         assert (ours - theirs).abs().mean() < 4e-5
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_ghost_batches_are_batches_of_their_own_whose_gradients_are_added(layout: torch.memory_format) -> None:
+    step = trainer(replace(PLAIN, ghost_batch=4), device(layout=layout))
+    model = build_model(PLAIN, seed=1)
+    images, labels, _ = batch(0)
+    normal = normalize(images, torch.tensor(MEAN), torch.tensor(STD), torch.float32)
+    logits = torch.cat([model(normal[:4]), model(normal[4:])])
+    loss = F.cross_entropy(logits, labels)
+    torch.autograd.backward(loss)
+    gradients = first_gradients(step)
+    assert_alike(gradients, [p.grad for p in model.parameters() if p.grad is not None])
+    together = torch.cat([(a - b).flatten() for a, b in zip(gradients, first_gradients(trainer()), strict=True)])
+    assert torch.linalg.vector_norm(together) > 0.1 * torch.cat([g.flatten() for g in gradients]).norm()
+    score = step.statistics.take()
+    assert score.loss == pytest.approx(loss.item(), rel=1e-4)
+    assert (score.accuracy, score.images) == ((logits.argmax(1) == labels).float().mean().item(), 8)
+
+
+def test_running_statistics_of_ghost_batches_forget_as_much_a_step() -> None:
+    steps = [trainer(recipe) for recipe in (PLAIN, replace(PLAIN, ghost_batch=2))]
+    for step in steps:
+        resnet(step).get_buffer("prep.norm.running_mean").fill_(1e6)
+        take(step, 0)
+    for step in steps:
+        assert resnet(step).get_buffer("prep.norm.running_mean").tolist() == pytest.approx([0.9e6] * 64)
+
+
+def test_dropout_masks_are_those_of_the_whole_batch() -> None:
+    recipe = replace(PLAIN, dropout=0.5, ghost_batch=4)
+    step, seen = trainer(recipe), []
+    forward = step.forward
+
+    def record(
+        images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert masks is not None
+        seen.append(masks)
+        return forward(images, labels, masks)
+
+    step.forward = record  # type: ignore[method-assign]
+    take(step, 0)
+    _, masks = trainer(recipe).inputs(batch(0), augmented=False, epoch=0, number=0)
+    assert masks is not None
+    for parts, whole in zip(zip(*seen, strict=True), masks, strict=True):
+        assert torch.equal(torch.cat(parts), whole)
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.07])
@@ -409,7 +456,10 @@ def test_what_is_compiled_is_all_but_schedule_and_optimizer() -> None:
     free = replace(usual, name="mine", target_accuracy=0.5, epochs=3, max_lr=1.0, anneal="linear", weight_decay=0.1)
     assert compiled_part(free) == compiled_part(usual)
     holes = replace(usual.augmentation, cutout_size=4)
-    for change in ({"batch_size": 8}, {"dropout": 0.0}, {"label_smoothing": 0.1}, {"augmentation": holes}):
+    changes: list[dict[str, Any]] = [
+        {"batch_size": 8}, {"ghost_batch": 64}, {"dropout": 0.0}, {"label_smoothing": 0.1}, {"augmentation": holes},
+    ]  # fmt: skip
+    for change in changes:
         assert compiled_part(replace(free, **change)) != compiled_part(usual)
         assert compiled_part(replace(free, **change)) == compiled_part(replace(usual, **change))
 
