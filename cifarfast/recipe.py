@@ -59,6 +59,9 @@ class Recipe:
     whitening: bool = False
     """Whether the first filters are made of the training images, and nothing trains them; those of `convnet` always
     are, whatever is asked (D. Page, "How to train your ResNet 8", 2019)."""
+    norm_scale: bool = True
+    """Whether the scales of BatchNorm are trained; those of `convnet` never are (D. Page, "How to train your ResNet 7",
+    2018)."""
     width: int = 64
     """Channels of the first of the three stages of `convnet`; the others have four times as many."""
     epochs: int = 20
@@ -109,6 +112,7 @@ class Recipe:
         one_of("tta", self.tta, ("none", "flip", "flip+shift"))
         one_of("network", self.network, ("resnet", "convnet"))
         object.__setattr__(self, "whitening", self.whitening or self.network == "convnet")
+        object.__setattr__(self, "norm_scale", self.norm_scale and self.network != "convnet")
         between("width", self.width, 1, WIDEST)
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 2)  # BatchNorm needs two values a channel

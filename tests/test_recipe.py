@@ -92,9 +92,11 @@ def test_ghost_batches_that_do_not_fill_a_batch_are_refused() -> None:
         Recipe(ghost_batch=1)
 
 
-def test_the_first_layer_of_convnet_is_always_whitened() -> None:
+def test_the_first_layer_of_convnet_is_always_whitened_and_its_scales_fixed() -> None:
     assert Recipe(network="convnet", dropout=0.0).whitening
     assert not Recipe().whitening
+    assert Recipe().norm_scale
+    assert not Recipe(network="convnet", dropout=0.0).norm_scale
     assert Recipe(whitening=True).whitening
 
 

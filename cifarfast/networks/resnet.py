@@ -73,9 +73,10 @@ class ResNet(nn.Module):
     Args:
         dropout: share of activations dropped after every block.
         whitening: nothing trains the filters of the first block: before training, `whiten` must have seen images.
+        norm_scale: whether the scales of BatchNorm are trained; they begin as one.
     """
 
-    def __init__(self, *, dropout: float = 0.0, whitening: bool = False) -> None:
+    def __init__(self, *, dropout: float = 0.0, whitening: bool = False, norm_scale: bool = True) -> None:
         super().__init__()
         self.prep = ConvBlock(3, 64, dropout=dropout)
         self.prep.conv.weight.requires_grad_(not whitening)
@@ -85,6 +86,8 @@ class ResNet(nn.Module):
         self.layer3 = ConvBlock(256, 512, pool=True, dropout=dropout)
         self.residual3 = Residual(512, dropout=dropout)
         self.head = nn.Linear(512, CLASSES)
+        for block in (module for module in self.modules() if isinstance(module, ConvBlock)):
+            block.norm.weight.requires_grad_(norm_scale)
 
     @torch.no_grad()
     def whiten(self, images: torch.Tensor) -> None:

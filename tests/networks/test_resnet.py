@@ -31,6 +31,16 @@ def test_whitened_filters_are_of_the_images_and_not_trained() -> None:
     assert sum(p.numel() for p in model.parameters()) == 6_573_130
 
 
+def test_scales_of_batchnorm_are_one_where_they_are_not_trained() -> None:
+    model = ResNet(norm_scale=False)
+    torch.autograd.backward(model(pictures(4)).sum())
+    still = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert list(still) == [name for name, _ in model.named_parameters() if name.endswith("norm.weight")]
+    assert len(still) == 8
+    assert all((scale == 1).all() for scale in still.values())
+    assert sum(p.numel() for p in model.parameters()) == 6_573_130
+
+
 def test_the_blocks_put_out_the_shapes_that_masks_are_drawn_for() -> None:
     outputs: list[tuple[int, ...]] = []
     model = ResNet().eval()
