@@ -15,18 +15,18 @@ def build_optimizer(
 
     That is what keeps non-finite gradients out of the weights without waiting for the device. `adam` is Adam (Kingma
     and Ba, arXiv:1412.6980) with the L2 penalty on every parameter, as one fused kernel. `muon` is `Muon`: orthogonal
-    steps of the filters, ordinary ones of the head and of the biases, at rates of their own.
+    steps of the filters, ordinary ones of the head and of the rest, the biases (and trained scales) of BatchNorm, at
+    rates of their own.
 
     Args:
         dtype: in which Muon multiplies matrices.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if recipe.optimizer == "muon":
-        parts = [
-            ([p for p in parameters if p.ndim > 2], True),
-            ([p for p in parameters if p.ndim == 2], False),
-            ([p for p in parameters if p.ndim < 2], False),
-        ]
+        filters = {name: parameter for name, parameter in named.items() if parameter.ndim > 2}
+        head = {name: parameter for name, parameter in named.items() if name.startswith("head.")}
+        rest = [parameter for name, parameter in named.items() if name not in filters | head]
+        parts = [(list(filters.values()), True), (list(head.values()), False), (rest, False)]
         groups = [
             {"params": params, "lr": recipe.max_lr, "orthogonal": orthogonal, "weight_decay": recipe.weight_decay}
             for params, orthogonal in parts
@@ -34,7 +34,7 @@ def build_optimizer(
         optimizer: torch.optim.Optimizer = Muon(groups, momentum=recipe.max_momentum, dtype=dtype)
     else:
         optimizer = torch.optim.Adam(
-            parameters,
+            named.values(),
             lr=recipe.max_lr,
             betas=(recipe.max_momentum, BETA2),
             weight_decay=recipe.weight_decay,
