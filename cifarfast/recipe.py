@@ -80,7 +80,7 @@ class Recipe:
     max_lr: float = 0.017
     """Learning rate at the peak of OneCycle, per step on the mean loss of a batch."""
     head_lr: float = 0.5
-    """The same of the head, its bias included, where the optimizer is muon; on the way it keeps its ratio to the others."""
+    """The same of the head and its bias where the optimizer is muon; on the way it keeps its ratio to the others."""
     bias_lr: float = 0.05
     """Likewise of the biases of BatchNorm, and of its scales where they are trained."""
     div_factor: float = 10.0
