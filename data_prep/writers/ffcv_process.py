@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import numpy as np
@@ -51,7 +53,9 @@ def main() -> None:
     for path, data in files.items():
         kinds = {"image": fields.RGBImageField(write_mode="raw"), "label": fields.IntField()}
         # One worker: several would write the pages in an order of chance.
-        writer.DatasetWriter(path, kinds, num_workers=1).from_indexed_dataset(Images(data))
+        dataset_writer = writer.DatasetWriter(path, kinds, num_workers=1)
+        dataset_writer.prepare = _sigterm_deferred()(dataset_writer.prepare)
+        dataset_writer.from_indexed_dataset(Images(data))
 
 
 def _receive() -> dict[str, Beton]:
@@ -64,6 +68,19 @@ def _receive() -> dict[str, Beton]:
             if stdin.readinto(array.data) != array.nbytes:
                 sys.exit("the parent ended before it had sent everything")
     return files
+
+
+@contextmanager
+def _sigterm_deferred() -> Iterator[None]:
+    """Let a SIGTERM wait: in between, shared memory is made that Python's resource tracker does not yet know of."""
+    arrived = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: arrived.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if arrived.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_with_parent() -> None:

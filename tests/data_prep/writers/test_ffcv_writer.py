@@ -1,8 +1,12 @@
 """FFCV's writer when things go wrong: it ends, it says why, it leaves nothing."""
 
 import importlib.util
+import json
+import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +20,7 @@ from cifarfast.dataset.beton import read_beton
 from cifarfast.errors import UserError
 from data_prep.writers import open_writer
 from data_prep.writers.ffcv_writer import FFCVMissingError, FFCVWriter
+from tests.commands import ROOT
 from tests.data_prep.conftest import ffcv_processes
 from tests.data_prep.writers.test_raw_writer import draw
 
@@ -81,6 +86,45 @@ def test_a_process_that_does_not_even_read_is_ended(target: Path) -> None:
         psutil.Process(ffcv.pid).send_signal(signal.SIGSTOP)
         with pytest.raises(UserError, match="wrote nothing for 1 s"):
             ffcv.write({target: DATA})
+
+
+ENDED_BEFORE_THE_TRACKER_KNOWS = """
+import os, signal
+from multiprocessing import resource_tracker
+from data_prep.writers import ffcv_process
+
+register = resource_tracker.register
+
+def end_and_register(name, kind):
+    if kind == "shared_memory":
+        print("made", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    register(name, kind)
+
+resource_tracker.register = end_and_register
+ffcv_process.main()
+"""
+
+
+@needs_ffcv
+def test_shared_memory_of_an_ended_process_is_always_known_to_the_tracker(target: Path) -> None:
+    data = draw(5)
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDED_BEFORE_THE_TRACKER_KNOWS],
+        cwd=ROOT,
+        env=os.environ | {"TQDM_DISABLE": "1", "NUMBA_DISABLE_JIT": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # whoever closes its stdin ends its whole group
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
+        process.stdin.write(json.dumps([(str(target), 5)]).encode() + b"\n")
+        process.stdin.write(data.images.tobytes() + data.labels.tobytes())
+        process.stdin.flush()
+        assert process.stdout.read() == b"made\n"
+        assert process.wait() == -signal.SIGTERM
 
 
 @needs_ffcv
