@@ -71,6 +71,10 @@ class Recipe:
     ghost_batch: int = 0
     """Images that BatchNorm sees together in training, a part of the batch after the other; 0 for all of it. The
     statistics of fewer images are noisier, which regularises (E. Hoffer et al., arXiv:1705.08741, "ghost" batches)."""
+    hard_share: float = 1.0
+    """Share of the training images that an epoch takes: those on which the loss was highest when they were last seen,
+    first of all those that never were (I. Loshchilov and F. Hutter, arXiv:1511.06343). An epoch is shorter by as much,
+    and its training accuracy is that of hard images."""
     low_resolution: int = 32
     """Side in pixels to which the images of the first epochs are shrunk, to save work."""
     low_resolution_share: float = 0.0
@@ -120,6 +124,8 @@ class Recipe:
             at_least("ghost_batch", self.ghost_batch, 2)
             if self.batch_size > self.ghost_batch and self.batch_size % self.ghost_batch:
                 raise ValueError(f"ghost_batch must divide batch_size ({self.batch_size}), not {self.ghost_batch}")
+        positive("hard_share", self.hard_share)
+        between("hard_share", self.hard_share, 0.0, 1.0)
         between("low_resolution", self.low_resolution, SMALLEST_SIZE, CROP_SIZE)
         between("low_resolution_share", self.low_resolution_share, 0.0, 1.0)
         one_of("optimizer", self.optimizer, ("adam", "muon"))

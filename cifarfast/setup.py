@@ -138,11 +138,11 @@ def set_up(config: RunConfig, site: Site | None = None) -> Setup:
         fingerprint=site.fingerprint,
         train_loader=train_loader,
         test_loader=test_loader,
-        step=_untrained(site, recipe, seed, sample),
+        step=_untrained(site, recipe, seed, sample, train_feed.images),
     )
 
 
-def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | None) -> TrainStep:
+def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | None, images: int) -> TrainStep:
     """A step at its beginning: that of an earlier run where it fits, else a new one; whitened by `sample`."""
     model, manifest = build_model(recipe, seed=seed), site.manifest
     if sample is not None:
@@ -151,7 +151,7 @@ def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | Non
         step.reset(model, recipe, seed=seed)
         return step
     placed = site.device.place(model)
-    step = TrainStep(placed, recipe, site.device, mean=manifest.mean, std=manifest.std, seed=seed)
+    step = TrainStep(placed, recipe, site.device, mean=manifest.mean, std=manifest.std, seed=seed, images=images)
     site.steps[compiled_part(recipe)] = step
     return step
 
@@ -174,8 +174,11 @@ def feed_of(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: 
     if limit is not None and not 0 < limit <= split.images:
         raise UserError(f"--{name}-images must be between 1 and {split.images} for {folder}, not {limit}")
     count = limit or split.images
-    if name == "train" and recipe.batch_size > count:
-        raise UserError(f"--batch-size {recipe.batch_size} is more than the {count} training images: lower it")
+    share = recipe.hard_share if name == "train" else 1.0
+    if name == "train" and recipe.batch_size > (of_epoch := round(share * count)):
+        raise UserError(
+            f"--batch-size {recipe.batch_size} is more than the {of_epoch} training images of an epoch: lower it"
+        )
     return Feed(
         path=folder / split.file,
         images=split.images,
@@ -183,6 +186,7 @@ def feed_of(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: 
         batch_size=recipe.batch_size,
         seed=seed,
         train=name == "train",
+        share=share,
     )
 
 

@@ -21,6 +21,7 @@ from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.randomness import generator, seed_of
 from cifarfast.recipe import Recipe
 from cifarfast.schedule import OneCycle
+from cifarfast.selection import LastLosses, Losses
 
 # fp16 skips a step and halves its loss scale when gradients overflow, which is how it finds the scale.
 # The initial 2**16 is used up after 16 halvings: a longer streak is not the scale's fault.
@@ -29,6 +30,7 @@ MAX_FP16_SKIPS_IN_A_ROW = 20
 _NEVER_COMPILED = (
     "name", "target_accuracy", "epochs", "max_lr", "div_factor", "final_div_factor", "pct_start", "anneal",
     "cycle_momentum", "base_momentum", "max_momentum", "weight_decay", "tta", "optimizer", "head_lr", "bias_lr",
+    "hard_share",
 )  # fmt: skip
 
 
@@ -47,12 +49,22 @@ class TrainStep:
         model: the raw network, already on the device; its weights are updated in place.
         mean, std: channel statistics on the scale 0 to 1.
         seed: with the epoch and the batch number, the origin of every random draw.
+        images: images in the training file, whose last losses are kept where the recipe has a `hard_share`.
     """
 
     def __init__(
-        self, model: Network, recipe: Recipe, device: Device, *, mean: Sequence[float], std: Sequence[float], seed: int
+        self,
+        model: Network,
+        recipe: Recipe,
+        device: Device,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+        images: int = 0,
     ) -> None:
         self.model = model
+        self._images = images
         self.mean, self.std = (device.send(torch.tensor(values)) for values in (mean, std))
         self._device = device
         self._augment, self._forward = augment, self._loss
@@ -66,6 +78,7 @@ class TrainStep:
         self.optimizer = build_optimizer(self.model, recipe, dtype=self._device.compute_dtype)
         self.scaler = self._device.scaler()
         self.statistics = Statistics(self._device.target)
+        self._losses = LastLosses(self._images, self._device.target) if recipe.hard_share < 1.0 else None
         parameters = [name for name, _ in self.model.named_parameters()]
         trained = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         running = [name for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
@@ -109,8 +122,25 @@ class TrainStep:
         self.optimizer.zero_grad()
         for tensor, before in undo:
             torch.where(skip > 0, before, tensor, out=tensor)
+        if self._losses is not None:
+            losses = F.cross_entropy(
+                logits, batch.labels, label_smoothing=self.recipe.label_smoothing, reduction="none"
+            )
+            self._losses.record(self._device.send(torch.from_numpy(batch.indices)), losses, skip=skip)
         # One batch that fp16 skips must not make an epoch's mean infinite.
         self.statistics.add(logits, batch.labels, loss, counts=torch.isfinite(loss))
+
+    def ranking(self, *, new: bool) -> Losses | None:
+        """The losses by which an epoch chooses its images; None where it takes all of them.
+
+        Args:
+            new: the epoch begins; otherwise it goes on, with the images that were chosen when it began.
+        """
+        if self._losses is None:
+            return None
+        if new:
+            self._losses.begin_epoch()
+        return self._losses.ranking()
 
     def inputs(
         self, batch: Batch, *, augmented: bool, epoch: int, number: int, size: int | None = None
@@ -206,6 +236,7 @@ class TrainStep:
             "model": self.model.state_dict(),
             "guard": self.guard.tensors(),
             "statistics": self.statistics.tensors(),
+            "losses": {} if self._losses is None else self._losses.tensors(),
         }
         for name, parameter in self.model.named_parameters():
             parts[f"optimizer.{name}"] = dict(optimizer_state.get(parameter, {}))

@@ -157,6 +157,18 @@ def test_so_it_is_in_other_runtimes(
     assert_same(run, uninterrupted(asked))
 
 
+def test_so_it_is_where_an_epoch_takes_the_hardest_images(
+    uninterrupted: Callable[[RunConfig], Outcome], data: Path, tmp_path: Path
+) -> None:
+    # Three steps again, with 9 of the 13 images: the second epoch takes the other four and five of the nine.
+    run, asked = tmp_path / "run", config(data, recipe=replace(RECIPE, batch_size=3, hard_share=0.75))
+    for count in (5, 1):  # after the first and the second step of that epoch
+        died = run_in_a_process(run, asked, resume=count == 1, die_at=(WRITTEN, count), checkpoint_minutes=1e-9)
+        assert died == -signal.SIGKILL
+    assert run_in_a_process(run, asked, resume=True) == 0
+    assert_same(run, uninterrupted(asked))
+
+
 def test_so_it_is_with_the_real_network(data: Path, tmp_path: Path) -> None:
     asked, runs = config(data), [tmp_path / "one", tmp_path / "other"]
     assert run_in_a_process(runs[0], asked, tiny=False) == 0

@@ -20,6 +20,7 @@ from cifarfast.networks.resnet import ResNet
 from cifarfast.randomness import generator
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
 from cifarfast.schedule import one_cycle
+from cifarfast.selection import NEVER_SEEN
 from cifarfast.step import TrainStep, compiled_part
 from tests.tiny import build_tiny
 
@@ -451,9 +452,52 @@ def test_a_step_that_begins_again_is_a_new_one(compiled: bool) -> None:
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+def hard_trainer(on: Device | None = None, *, share: float = 0.5) -> TrainStep:
+    recipe = replace(PLAIN, hard_share=share, label_smoothing=0.1)
+    step = TrainStep(build_tiny(Recipe(), seed=1), recipe, on or device(), mean=MEAN, std=STD, seed=1, images=20)
+    step.set(lr=1e-3, momentum=0.9)
+    return step
+
+
+def test_a_step_keeps_the_loss_of_each_of_its_images() -> None:
+    step = hard_trainer()
+    assert step.ranking(new=True) is not None
+    images, labels, _ = batch(0)
+    places = np.array([3, 19, 0, 7, 8, 5, 12, 1])
+    inputs, _ = step.inputs(Batch(images, labels, places), augmented=False, epoch=0, number=0)
+    _, logits = step.forward(inputs, labels, None)
+    target = 0.9 * F.one_hot(labels, 10) + 0.01
+    expected = -(target * logits.log_softmax(1)).sum(1)
+    step(Batch(images, labels, places), augmented=False, epoch=0, number=0, position=0)
+    assert step.ranking(new=False).tolist() == [NEVER_SEEN] * 20  # type: ignore[union-attr]
+    kept = step.ranking(new=True)
+    assert kept is not None
+    torch.testing.assert_close(torch.from_numpy(kept)[places], expected.detach())
+    assert (kept == np.float32(NEVER_SEEN)).sum() == 12
+
+
+def test_a_step_that_diverges_keeps_no_losses() -> None:
+    step = hard_trainer()
+    with torch.no_grad():
+        step.model.head.weight[0, 0] = NAN
+    take(step, 0)
+    assert step.guard.fatal_step() == 0
+    assert (step.ranking(new=True) == np.float32(NEVER_SEEN)).all()  # type: ignore[union-attr]
+
+
+def test_losses_are_kept_only_where_an_epoch_takes_a_share() -> None:
+    step = hard_trainer(share=1.0)
+    take(step, 0)
+    assert step.ranking(new=True) is None
+    assert not [name for name in step.tensors() if name.startswith("losses.")]
+    step.reset(build_tiny(Recipe(), seed=1), replace(step.recipe, hard_share=0.5), seed=1)
+    assert step.ranking(new=True).shape == (20,)  # type: ignore[union-attr]
+
+
 def test_what_is_compiled_is_all_but_schedule_and_optimizer() -> None:
     usual = Recipe()
     free = replace(usual, name="mine", target_accuracy=0.5, epochs=3, max_lr=1.0, anneal="linear", weight_decay=0.1)
+    free = replace(free, hard_share=0.5)
     assert compiled_part(free) == compiled_part(usual)
     holes = replace(usual.augmentation, cutout_size=4)
     changes: list[dict[str, Any]] = [

@@ -15,6 +15,7 @@ from cifarfast.dataset.beton import IMAGE_SHAPE
 from cifarfast.errors import UserError
 from cifarfast.randomness import seed_of
 from cifarfast.runtime import allowed_cores
+from cifarfast.selection import Losses, hardest
 
 if TYPE_CHECKING:
     from cifarfast.recipe import Augmentation
@@ -41,8 +42,9 @@ class Feed:
     """Which images come in which order: the part that all loaders share.
 
     In training every epoch is a permutation that depends on (seed, epoch) alone, cut into batches of
-    one shape; the images that do not fill a last batch are left out of that epoch. In evaluation the
-    order is that of the file and the last batch may be short, so that every image is seen exactly once.
+    one shape; the images that do not fill a last batch are left out of that epoch, and so are the easiest
+    where it takes a share of them only. In evaluation the order is that of the file and the last batch may
+    be short, so that every image is seen exactly once.
     """
 
     path: Path
@@ -57,6 +59,8 @@ class Feed:
     """Seed of the order."""
     train: bool
     """Shuffled and of one batch shape, or in order and complete."""
+    share: float = 1.0
+    """Share of the images that an epoch takes in training."""
     rank: int = 0
     """Which share of every global batch is this process's."""
     world_size: int = 1
@@ -69,10 +73,11 @@ class Feed:
         between("rank", self.rank, 0, self.world_size - 1)
         if self.limit is not None:
             between("limit", self.limit, 1, self.images)
-        if self.train and self.batch_size * self.world_size > self.count:
+        between("share", self.share, 0.0, 1.0)
+        if self.train and self.batch_size * self.world_size > self.of_epoch:
             raise ValueError(
-                f"batch_size must be at most {self.count // self.world_size}, "
-                f"the images of an epoch ({self.count}) over {self.world_size} process(es), not {self.batch_size}"
+                f"batch_size must be at most {self.of_epoch // self.world_size}, "
+                f"the images of an epoch ({self.of_epoch}) over {self.world_size} process(es), not {self.batch_size}"
             )
 
     @property
@@ -80,15 +85,24 @@ class Feed:
         """Images in use."""
         return self.images if self.limit is None else self.limit
 
+    @property
+    def of_epoch(self) -> int:
+        """Images that an epoch may take."""
+        return round(self.share * self.count) if self.train else self.count
+
     def batches(self) -> int:
         """Batches an epoch yields to this process."""
         if self.train:
-            return self.count // (self.batch_size * self.world_size)
+            return self.of_epoch // (self.batch_size * self.world_size)
         share = len(range(self.rank, self.count, self.world_size))
         return -(-share // self.batch_size)
 
-    def order(self, epoch: int, start: int = 0) -> Indices:
+    def order(self, epoch: int, start: int = 0, losses: Losses | None = None) -> Indices:
         """The image numbers of `epoch` that belong to this process, from batch `start` on.
+
+        Args:
+            losses: float32 (images,), by which an epoch that takes a share of the images chooses the hardest; None
+                leaves the choice to chance.
 
         Raises:
             ValueError: `start` is not between 0 and the number of batches.
@@ -97,15 +111,16 @@ class Feed:
         chosen = np.arange(self.count, dtype=np.int64) * self.images // self.count
         if self.train:
             shuffled = np.random.default_rng(seed_of(self.seed, "order", epoch)).permutation(chosen)
-            whole = shuffled[: self.batches() * self.world_size * self.batch_size]
+            taken = self.batches() * self.world_size * self.batch_size
+            whole = shuffled[:taken] if losses is None else hardest(shuffled, losses, taken)
             mine = whole.reshape(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
         else:
             mine = np.array_split(chosen, self.world_size)[self.rank]
         return mine[start * self.batch_size :]
 
-    def indices(self, epoch: int, start: int = 0) -> list[Indices]:
+    def indices(self, epoch: int, start: int = 0, losses: Losses | None = None) -> list[Indices]:
         """`order`, cut into batches."""
-        order = self.order(epoch, start)
+        order = self.order(epoch, start, losses)
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
 
@@ -121,8 +136,10 @@ class Loader(Protocol):
     augments: bool
     """Whether the images already come cropped, flipped and with holes (training with `torchvision`)."""
 
-    def epoch(self, epoch: int, *, start: int = 0) -> AbstractContextManager[Iterator[Batch]]:
-        """The batches of `epoch` from batch `start` on.
+    def epoch(
+        self, epoch: int, *, start: int = 0, losses: Losses | None = None
+    ) -> AbstractContextManager[Iterator[Batch]]:
+        """The batches of `epoch` from batch `start` on, chosen by `losses` as in `Feed.order`.
 
         A context manager, so that leaving early (an error, an interrupt, a `break`) stops the threads
         and processes behind the iterator at once.

@@ -24,6 +24,7 @@ from cifarfast.errors import UserError
 from cifarfast.loaders.base import Batch, Feed, Indices, check_count, effective_workers
 from cifarfast.loaders.threads import EndedError, StalledError, drain, receive
 from cifarfast.patience import STALL_SECONDS
+from cifarfast.selection import Losses
 
 _torch_threads = torch.get_num_threads()
 try:
@@ -85,12 +86,14 @@ class FfcvLoader:
         assert not data.flags.writeable
         self._loader.memory_manager.context.mmap = data
 
-    def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
+    def epoch(
+        self, epoch: int, *, start: int = 0, losses: Losses | None = None
+    ) -> closing[Generator[Batch, None, None]]:
         """See `Loader.epoch`.
 
         The iterator raises UserError if FFCV's thread fails, or delivers nothing for `stall_seconds`.
         """
-        return closing(self._batches(self.feed.order(epoch, start)))
+        return closing(self._batches(self.feed.order(epoch, start, losses)))
 
     def _batches(self, order: Indices) -> Generator[Batch, None, None]:
         thread, rest = _EpochThread(self._loader, order), order

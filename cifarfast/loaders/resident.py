@@ -7,6 +7,7 @@ import torch
 
 from cifarfast.dataset.beton import read_beton
 from cifarfast.loaders.base import Batch, Feed, Indices, check_count
+from cifarfast.selection import Losses
 
 
 class ResidentLoader:
@@ -27,9 +28,11 @@ class ResidentLoader:
         self._images = torch.from_numpy(images).to(device)
         self._labels = torch.from_numpy(labels).to(device)
 
-    def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
+    def epoch(
+        self, epoch: int, *, start: int = 0, losses: Losses | None = None
+    ) -> closing[Generator[Batch, None, None]]:
         """See `Loader.epoch`."""
-        return closing(self._batches(self.feed.order(epoch, start)))
+        return closing(self._batches(self.feed.order(epoch, start, losses)))
 
     def _batches(self, order: Indices) -> Generator[Batch, None, None]:
         # One upload an epoch: one a batch would make the host wait for the device each time.

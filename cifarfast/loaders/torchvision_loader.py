@@ -24,6 +24,7 @@ from cifarfast.loaders.base import Batch, Feed, Indices, check_augmentation, che
 from cifarfast.loaders.threads import EndedError, StalledError, drain, receive
 from cifarfast.patience import STALL_SECONDS
 from cifarfast.randomness import seed_of
+from cifarfast.selection import Losses
 
 if TYPE_CHECKING:
     from cifarfast.recipe import Augmentation
@@ -78,13 +79,15 @@ class TorchvisionLoader:
         else:
             self._transform = v2.PILToTensor()
 
-    def epoch(self, epoch: int, *, start: int = 0) -> closing[Generator[Batch, None, None]]:
+    def epoch(
+        self, epoch: int, *, start: int = 0, losses: Losses | None = None
+    ) -> closing[Generator[Batch, None, None]]:
         """See `Loader.epoch`.
 
         The iterator raises UserError if a worker dies, or none delivers anything for `stall_seconds`.
         """
         images = _EpochImages(self._data, self._transform, self.feed.seed, epoch)
-        indices = self.feed.indices(epoch, start)
+        indices = self.feed.indices(epoch, start, losses)
         loader = DataLoader(
             images,
             batch_sampler=[batch.tolist() for batch in indices],

@@ -77,6 +77,30 @@ def test_starting_at_a_batch_gives_the_tail_of_the_epoch(feed: Feed, data: st.Da
     assert [batch.tolist() for batch in feed.indices(2, start)] == whole[start:]
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.999])
+def test_an_epoch_that_takes_a_share_takes_the_hardest_of_those_in_use(share: float) -> None:
+    feed, whole = make(limit=80, share=share), make(limit=80)
+    losses = np.random.default_rng(0).permutation(103).astype(np.float32)
+    taken = np.concatenate(feed.indices(4, losses=losses))
+    assert feed.batches() == round(80 * share) // 8 == len(taken) // 8
+    everywhere = make(limit=80, train=False).order(0)
+    assert sorted(taken) == sorted(everywhere[np.argsort(losses[everywhere])][-len(taken) :])
+    of_chance = whole.order(4)
+    assert taken.tolist() == [image for image in of_chance if image in taken]
+    assert feed.order(4, 2, losses).tolist() == taken[16:].tolist()
+
+
+def test_without_losses_chance_takes_the_share() -> None:
+    feed = make(share=0.5)
+    assert feed.order(0).tolist() == make().order(0)[:48].tolist()
+    assert feed.order(0, losses=np.ones(103, np.float32)).tolist() == feed.order(0).tolist()
+    assert set(feed.order(0)) != set(feed.order(1))
+
+
+def test_evaluation_has_no_share() -> None:
+    assert make(share=0.1, train=False).indices(0)[-1].tolist() == [96, 97, 98, 99, 100, 101, 102]
+
+
 @given(st.integers(1, 500), st.data())
 def test_a_limit_picks_evenly_spaced_images(images: int, data: st.DataObject) -> None:
     limit = data.draw(st.integers(1, images))
@@ -111,6 +135,8 @@ def test_the_order_is_the_same_in_a_new_process() -> None:
         ({"batch_size": 104}, "batch_size must be at most 103, .* not 104"),
         ({"batch_size": 52, "world_size": 2}, "batch_size must be at most 51, .* not 52"),
         ({"limit": 7}, "batch_size must be at most 7, .* not 8"),
+        ({"share": 0.05}, "batch_size must be at most 5, .* not 8"),
+        ({"share": 1.5}, "share must be between 0.0 and 1.0, not 1.5"),
         ({"limit": 0}, "limit must be between 1 and 103, not 0"),
         ({"limit": 104}, "limit must be between 1 and 103, not 104"),
         ({"world_size": 0}, "world_size must be at least 1, not 0"),
@@ -118,7 +144,7 @@ def test_the_order_is_the_same_in_a_new_process() -> None:
         ({"rank": 2, "world_size": 2}, "rank must be between 0 and 1, not 2"),
     ],
 )
-def test_wrong_fields_are_named_with_their_value(fields: dict[str, int], message: str) -> None:
+def test_wrong_fields_are_named_with_their_value(fields: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**fields)
 

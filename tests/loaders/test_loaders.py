@@ -74,6 +74,14 @@ def test_a_share_of_a_limited_epoch(name: LoaderName, train: Feed, data: Beton, 
 
 
 @every_loader
+def test_the_hardest_images_of_an_epoch(name: LoaderName, train: Feed, data: Beton, opened: Opener) -> None:
+    feed = dataclasses.replace(train, share=0.5)
+    losses = np.random.default_rng(1).random(IMAGES).astype(np.float32)
+    with opened(name, feed).epoch(2, start=1, losses=losses) as batches:
+        expect(list(batches), data, feed.indices(2, 1, losses))
+
+
+@every_loader
 def test_evaluation_sees_every_image_once_in_order(name: LoaderName, train: Feed, data: Beton, opened: Opener) -> None:
     feed = dataclasses.replace(train, train=False)
     with opened(name, feed).epoch(0) as batches:
