@@ -131,16 +131,15 @@ def _print_result(summary: "Summary", arguments: Arguments) -> None:
         print(f"compiled in {summary.compile_seconds.seconds:.1f} s ({summary.compile_seconds.cache} cache)")
     known = RECIPES.get(summary.recipe.name)  # one made in Python has no command
     if known and (summary.epochs < known.epochs or not data.whole):
-        epochs = known.epochs
-        print(f"the whole run, about {_whole_run_minutes(summary, epochs):,.0f} minutes here: {_whole_run(arguments)}")
+        print(f"the whole run, about {_whole_run_minutes(summary, known):,.0f} minutes here: {_whole_run(arguments)}")
 
 
-def _whole_run_minutes(summary: "Summary", epochs: int) -> float:
-    """Training at this run's speed, and evaluation at this run's, for all images and epochs."""
+def _whole_run_minutes(summary: "Summary", recipe: Recipe) -> float:
+    """Training at this run's speed, and evaluation at this run's, for all epochs with all images that they take."""
     data, evaluation = summary.data, summary.eval_seconds
-    training = data.train_images_available / summary.images_per_second
+    training = recipe.hard_share * data.train_images_available / summary.images_per_second
     evaluating = (evaluation.median or evaluation.first) / data.test_images * data.test_images_available
-    return epochs * (training + evaluating) / 60
+    return recipe.epochs * (training + evaluating) / 60
 
 
 def _whole_run(arguments: Arguments) -> str:
