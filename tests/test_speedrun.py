@@ -19,7 +19,10 @@ from cifarfast.reporting.page import write_report
 from cifarfast.runfolder import read_model, read_run
 from cifarfast.setup import set_up
 
-RECIPE = replace(RECIPES["speedrun-91"], width=4, epochs=2, batch_size=4, low_resolution=17, low_resolution_share=0.5)
+RECIPE = replace(
+    RECIPES["speedrun-91"], width=4, epochs=2, batch_size=4, hard_share=2 / 3, low_resolution=17,
+    low_resolution_share=0.5,
+)  # fmt: skip
 RUNTIME = Runtime(device="cpu", loader="resident")
 
 
@@ -102,6 +105,7 @@ def test_it_can_be_exported_and_reported(run: Path, data: Path, tmp_path: Path) 
     torch.testing.assert_close(program(images), model(inputs))
     page = write_report(run).read_text()
     assert "stage3.conv2" in page
+    assert "as the network trained on them during the epoch, of the hardest 66.6667 % of them; test" in page
     assert "but for the last epoch: there they are those of flip+shift" in page
 
 
