@@ -20,7 +20,7 @@ from cifarfast.networks.resnet import ResNet
 from cifarfast.randomness import generator
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
 from cifarfast.schedule import one_cycle
-from cifarfast.selection import NEVER_SEEN
+from cifarfast.selection import NEVER_SEEN, Losses
 from cifarfast.step import TrainStep, compiled_part
 from tests.tiny import build_tiny
 
@@ -459,9 +459,15 @@ def hard_trainer(on: Device | None = None, *, share: float = 0.5) -> TrainStep:
     return step
 
 
+def ranking(step: TrainStep, *, new: bool) -> Losses:
+    losses = step.ranking(new=new)
+    assert losses is not None
+    return losses
+
+
 def test_a_step_keeps_the_loss_of_each_of_its_images() -> None:
     step = hard_trainer()
-    assert step.ranking(new=True) is not None
+    ranking(step, new=True)
     images, labels, _ = batch(0)
     places = np.array([3, 19, 0, 7, 8, 5, 12, 1])
     inputs, _ = step.inputs(Batch(images, labels, places), augmented=False, epoch=0, number=0)
@@ -469,9 +475,8 @@ def test_a_step_keeps_the_loss_of_each_of_its_images() -> None:
     target = 0.9 * F.one_hot(labels, 10) + 0.01
     expected = -(target * logits.log_softmax(1)).sum(1)
     step(Batch(images, labels, places), augmented=False, epoch=0, number=0, position=0)
-    assert step.ranking(new=False).tolist() == [NEVER_SEEN] * 20  # type: ignore[union-attr]
-    kept = step.ranking(new=True)
-    assert kept is not None
+    assert ranking(step, new=False).tolist() == [NEVER_SEEN] * 20
+    kept = ranking(step, new=True)
     torch.testing.assert_close(torch.from_numpy(kept)[places], expected.detach())
     assert (kept == np.float32(NEVER_SEEN)).sum() == 12
 
@@ -482,7 +487,7 @@ def test_a_step_that_diverges_keeps_no_losses() -> None:
         step.model.head.weight[0, 0] = NAN
     take(step, 0)
     assert step.guard.fatal_step() == 0
-    assert (step.ranking(new=True) == np.float32(NEVER_SEEN)).all()  # type: ignore[union-attr]
+    assert (ranking(step, new=True) == np.float32(NEVER_SEEN)).all()
 
 
 def test_losses_are_kept_only_where_an_epoch_takes_a_share() -> None:
@@ -491,7 +496,7 @@ def test_losses_are_kept_only_where_an_epoch_takes_a_share() -> None:
     assert step.ranking(new=True) is None
     assert not [name for name in step.tensors() if name.startswith("losses.")]
     step.reset(build_tiny(Recipe(), seed=1), replace(step.recipe, hard_share=0.5), seed=1)
-    assert step.ranking(new=True).shape == (20,)  # type: ignore[union-attr]
+    assert ranking(step, new=True).shape == (20,)
 
 
 def test_what_is_compiled_is_all_but_schedule_and_optimizer() -> None:
