@@ -46,8 +46,10 @@ def run_epochs(
             display.epoch(row)
         try:
             for epoch in range(progress.epoch, schedule.epochs):
-                losses = step.ranking(new=not progress.batch)
-                with watch.span("train"), train.epoch(epoch, start=progress.batch, losses=losses) as batches:
+                with (
+                    watch.span("train"),
+                    train.epoch(epoch, start=progress.batch, losses=step.ranking(new=not progress.batch)) as batches,
+                ):
                     for number, batch in enumerate(watch.waiting("data", batches), progress.batch):
                         position = epoch * schedule.steps_per_epoch + number
                         step.set(lr=schedule.lr(position), momentum=schedule.momentum(position))
