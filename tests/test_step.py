@@ -452,9 +452,9 @@ def test_a_step_that_begins_again_is_a_new_one(compiled: bool) -> None:
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def hard_trainer(on: Device | None = None, *, share: float = 0.5) -> TrainStep:
+def hard_trainer(*, share: float = 0.5) -> TrainStep:
     recipe = replace(PLAIN, hard_share=share, label_smoothing=0.1)
-    step = TrainStep(build_tiny(Recipe(), seed=1), recipe, on or device(), mean=MEAN, std=STD, seed=1, images=20)
+    step = TrainStep(build_tiny(Recipe(), seed=1), recipe, device(), mean=MEAN, std=STD, seed=1, images=20)
     step.set(lr=1e-3, momentum=0.9)
     return step
 
