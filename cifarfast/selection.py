@@ -43,6 +43,11 @@ class LastLosses:
         return {"latest": self._latest, "at_start": self._at_start}
 
 
+def taken_by_epoch(images: int, share: float) -> int:
+    """How many of so many images an epoch may take."""
+    return round(share * images)
+
+
 def hardest(images: npt.NDArray[np.int64], losses: Losses, count: int) -> npt.NDArray[np.int64]:
     """The `count` of the image numbers (M,) whose `losses` (N,) are highest, in the order in which they stand.
 

@@ -19,6 +19,7 @@ from cifarfast.loaders.base import Feed, Loader
 from cifarfast.model import build_model
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
+from cifarfast.selection import taken_by_epoch
 from cifarfast.step import TrainStep, compiled_part
 from cifarfast.summary import Data, Effective, data_of
 
@@ -175,7 +176,7 @@ def feed_of(folder: Path, manifest: Manifest, name: str, recipe: Recipe, limit: 
         raise UserError(f"--{name}-images must be between 1 and {split.images} for {folder}, not {limit}")
     count = limit or split.images
     share = recipe.hard_share if name == "train" else 1.0
-    if name == "train" and recipe.batch_size > (of_epoch := round(share * count)):
+    if name == "train" and recipe.batch_size > (of_epoch := taken_by_epoch(count, share)):
         raise UserError(
             f"--batch-size {recipe.batch_size} is more than the {of_epoch} training images of an epoch: lower it"
         )

@@ -15,7 +15,7 @@ from cifarfast.dataset.beton import IMAGE_SHAPE
 from cifarfast.errors import UserError
 from cifarfast.randomness import seed_of
 from cifarfast.runtime import allowed_cores
-from cifarfast.selection import Losses, hardest
+from cifarfast.selection import Losses, hardest, taken_by_epoch
 
 if TYPE_CHECKING:
     from cifarfast.recipe import Augmentation
@@ -88,7 +88,7 @@ class Feed:
     @property
     def of_epoch(self) -> int:
         """Images that an epoch may take."""
-        return round(self.share * self.count) if self.train else self.count
+        return taken_by_epoch(self.count, self.share) if self.train else self.count
 
     def batches(self) -> int:
         """Batches an epoch yields to this process."""
