@@ -7,7 +7,7 @@ import tyro
 
 from cifarfast.checks import at_least, below, between, one_of, positive
 
-Tta = Literal["none", "flip", "flip+shift"]
+Tta = Literal["none", "flip", "flip+shift", "selective"]
 """Test-time augmentation, see `cifarfast.tta`."""
 CROP_SIZE = 32
 RATES = ("max_lr", "head_lr", "bias_lr")
@@ -113,7 +113,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         between("target_accuracy", self.target_accuracy, 0.0, 1.0)
-        one_of("tta", self.tta, ("none", "flip", "flip+shift"))
+        one_of("tta", self.tta, ("none", "flip", "flip+shift", "selective"))
         one_of("network", self.network, ("resnet", "convnet"))
         object.__setattr__(self, "whitening", self.whitening or self.network == "convnet")
         object.__setattr__(self, "norm_scale", self.norm_scale and self.network != "convnet")

@@ -78,7 +78,7 @@ def test_the_precision_that_was_in_effect_is_taken_without_a_probe(
     _check_reported(run, evaluate_run(run))  # in fp32, as its summary says
 
 
-@pytest.mark.parametrize("tta", ["none", "flip", "flip+shift"])
+@pytest.mark.parametrize("tta", ["none", "flip", "flip+shift", "selective"])
 def test_figures_are_those_of_the_images_one_by_one(trained: Path, tta: Tta) -> None:
     found, (logits, labels) = evaluate_run(trained, tta=tta), _said(trained, tta)
     right, losses = logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none")
