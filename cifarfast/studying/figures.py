@@ -183,14 +183,17 @@ def machines_of(runs: Iterable[StudyRun], peers: Iterable[PeerRun] = ()) -> dict
 def machine_names(executed: Iterable[tuple[Fingerprint, Effective]]) -> dict[MachineKey, str]:
     """What is called how, by its `machine_key`: as `where` says, with a number where two would be called alike.
 
-    Machines of one kind are told apart by little, two boots of a virtual one by no more than a page of memory.
+    Machines of one kind are told apart by little, two boots of a virtual one by no more than a page of memory. Whatever
+    ran on the same two has them in the same order.
     """
     keys = {machine_key(*one): where(*one) for one in executed}
     names: dict[MachineKey, str] = {}
     for key, name in keys.items():
         alike = [other for other, called in keys.items() if called == name]
         fields = [field for field, fact in key if len({dict(other).get(field) for other in alike}) > 1]
-        number = f", {alike.index(key) + 1} of {len(alike)} that differ in {', '.join(fields)}" if fields else ""
+        facts = {other: tuple(dict(other).get(field) for field in fields) for other in keys}
+        order = [each for each in dict.fromkeys(facts.values()) if each in {facts[other] for other in alike}]
+        number = f", {order.index(facts[key]) + 1} of {len(order)} that differ in {', '.join(fields)}" if fields else ""
         names[key] = name + number
     return names
 

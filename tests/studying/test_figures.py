@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ttest_1samp, ttest_ind
 
 from cifarfast.records import decode_versioned
-from cifarfast.studying.figures import SCHEMA, STUDY_NAME, Figures, figures_of, write_figures
+from cifarfast.studying.figures import SCHEMA, STUDY_NAME, Figures, figures_of, machines_of, write_figures
 from cifarfast.studying.runs import StudyRun
 from tests.studying.made import made, made_peer
 
@@ -115,6 +115,19 @@ def test_machines_that_would_be_called_alike_are_numbered() -> None:
     apart = "of 3 that differ in cores_allowed, memory_bytes"
     assert endings == [f"1 {apart}", f"2 {apart}", f"3 {apart}"]
     assert [machine.n for machine in recipe.machines] == [2, 1, 1]
+
+
+def test_the_same_two_machines_have_the_same_numbers_whatever_ran_on_them() -> None:
+    runs, peers = [made("a", 0, 0.92), made("a", 1, 0.92)], [made_peer(1), made_peer(0)]
+    summary = runs[1].run.summary
+    assert summary is not None
+    larger = replace(summary, fingerprint=replace(summary.fingerprint, memory_bytes=5))
+    runs[1] = replace(runs[1], run=replace(runs[1].run, summary=larger))
+    peers[0] = replace(peers[0], fingerprint=replace(peers[0].fingerprint, memory_bytes=5))
+    names = machines_of(runs, peers)
+    endings = [name.rpartition("loader ")[2] for name in names.values()]
+    apart = "of 2 that differ in memory_bytes"
+    assert endings == [f"resident, 1 {apart}", f"resident, 2 {apart}", f"airbench, 2 {apart}", f"airbench, 1 {apart}"]
 
 
 def test_what_is_not_a_whole_run_is_not_judged() -> None:
