@@ -89,8 +89,8 @@ def test_the_reference_network_is_whitened_by_the_same(data: Path) -> None:
 
 def test_its_augmented_accuracy_is_that_of_the_last_epoch_alone(run: Path) -> None:
     found, rows = evaluate_run(run), read_run(run).rows
-    assert [row.tta for row in rows] == ["none", "flip+shift"]
-    assert (found.tta, found.accuracy, found.loss) == ("flip+shift", rows[-1].test_accuracy, rows[-1].test_loss)
+    assert [row.tta for row in rows] == ["none", "selective"]
+    assert (found.tta, found.accuracy, found.loss) == ("selective", rows[-1].test_accuracy, rows[-1].test_loss)
     assert found.right == found.recorded_right
     plain = evaluate_run(run, tta="none")
     assert (plain.tta, plain.recorded_right) == ("none", None)
@@ -106,7 +106,7 @@ def test_it_can_be_exported_and_reported(run: Path, data: Path, tmp_path: Path) 
     page = write_report(run).read_text()
     assert "stage3.conv2" in page
     assert "as the network trained on them during the epoch, of the hardest 66.6667 % of them; test" in page
-    assert "but for the last epoch: there they are those of flip+shift" in page
+    assert "without test-time augmentation but for the last epoch, where it is selective" in page
 
 
 def test_every_size_of_image_is_compiled_before_training(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
