@@ -1,7 +1,7 @@
 """What is learned: a recipe is a frozen value, and the accuracy of a run is a function of it and the seed."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -113,7 +113,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         between("target_accuracy", self.target_accuracy, 0.0, 1.0)
-        one_of("tta", self.tta, ("none", "flip", "flip+shift", "selective"))
+        one_of("tta", self.tta, get_args(Tta))
         one_of("network", self.network, ("resnet", "convnet"))
         object.__setattr__(self, "whitening", self.whitening or self.network == "convnet")
         object.__setattr__(self, "norm_scale", self.norm_scale and self.network != "convnet")

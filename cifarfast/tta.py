@@ -13,7 +13,7 @@ UNSURE = 0.8
 
 
 class Augmented(nn.Module):
-    """A network that is asked about slight changes of every image too, and answers with fp32 means of its logits."""
+    """A network that is asked about slight changes of images too, and answers with fp32 means of its logits."""
 
     def __init__(self, network: nn.Module, tta: Tta) -> None:
         super().__init__()
