@@ -27,7 +27,7 @@ def empty_model(recipe: Recipe) -> Network:
     """The network with whatever weights, on torch's current device."""
     model: Network
     if recipe.network == "convnet":
-        model = ConvNet(width=recipe.width)
+        model = ConvNet(width=recipe.width, gated=recipe.squeeze_excitation)
     else:
         model = ResNet(dropout=recipe.dropout, whitening=recipe.whitening, norm_scale=recipe.norm_scale)
     if recipe.ghost_batches > 1:

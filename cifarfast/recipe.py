@@ -64,6 +64,9 @@ class Recipe:
     2018)."""
     width: int = 64
     """Channels of the first of the three stages of `convnet`; the others have four times as many."""
+    squeeze_excitation: bool = False
+    """Whether each stage of `convnet` weighs its channels by what it sees of all of the image (J. Hu et al.,
+    arXiv:1709.01507)."""
     epochs: int = 20
     """Length of a run in epochs; the schedule stretches with it."""
     batch_size: int = 512
@@ -143,6 +146,8 @@ class Recipe:
         below("dropout", self.dropout, 1.0)
         if self.network == "convnet" and self.dropout:
             raise ValueError(f"dropout must be 0 for convnet, which has none, not {self.dropout}")
+        if self.network == "resnet" and self.squeeze_excitation:
+            raise ValueError("squeeze_excitation must be false for resnet, which has none")
         if self.network == "resnet" and self.low_resolution_share:
             raise ValueError(
                 "low_resolution_share must be 0 for resnet, whose last pooling needs 32 pixels a side, "

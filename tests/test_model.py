@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,8 @@ from cifarfast.networks.resnet import ResNet
 from cifarfast.recipe import Recipe
 
 RESNET, CONVNET = Recipe(), Recipe(network="convnet", width=16, dropout=0.0)
-both = pytest.mark.parametrize("recipe", [RESNET, CONVNET], ids=["resnet", "convnet"])
+GATED = replace(CONVNET, squeeze_excitation=True)
+both = pytest.mark.parametrize("recipe", [RESNET, CONVNET, GATED], ids=["resnet", "convnet", "gated"])
 
 
 def test_a_recipe_names_its_network() -> None:
@@ -37,6 +40,11 @@ def test_whitened_filters_are_not_counted_as_trained() -> None:
 
 def test_the_layer_table_of_the_convnet_adds_up() -> None:
     layers = {layer.name: layer for layer in layer_table(CONVNET)}
+    gates = {layer.name: layer for layer in layer_table(GATED) if layer.name not in layers}
+    assert {name: gate.parameters for name, gate in gates.items()} == {
+        "stage1.gate.conv": 16 * 16, "stage2.gate.conv": 64 * 64, "stage3.gate.conv": 64 * 64,
+    }  # fmt: skip
+    assert gates["stage2.gate.conv"].flops == 2 * 64 * 64
     inner = [f"stage{n}.{kind}{m}" for n in (1, 2, 3) for m in (1, 2) for kind in ("conv", "norm")]
     assert list(layers) == ["stem", *inner, "head"]
     assert sum(layer.flops for layer in layers.values()) == flops_per_image(CONVNET)["forward"]

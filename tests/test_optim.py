@@ -9,6 +9,7 @@ from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.recipe import Recipe
 
 MUON = Recipe(optimizer="muon", max_lr=0.2, head_lr=0.5, bias_lr=0.05, div_factor=4.0, max_momentum=0.7)
+CONVNET = replace(MUON, network="convnet", width=4, dropout=0.0)
 
 
 def test_it_is_adam_with_l2_and_cycled_beta1() -> None:
@@ -33,8 +34,8 @@ def test_it_is_adam_with_l2_and_cycled_beta1() -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "filters"),
-    [(replace(MUON, network="convnet", width=4, dropout=0.0), 6), (MUON, 8)],
-    ids=["convnet", "resnet"],
+    [(CONVNET, 6), (replace(CONVNET, squeeze_excitation=True), 9), (MUON, 8)],
+    ids=["convnet", "gated", "resnet"],
 )
 def test_muon_turns_the_filters_and_moves_head_and_biases(recipe: Recipe, filters: int) -> None:
     model = build_model(recipe, seed=0)

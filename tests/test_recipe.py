@@ -76,6 +76,8 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
         Recipe(network="convnet")
     with pytest.raises(ValueError, match=r"^low_resolution_share must be 0 for resnet, [^\n]* not 0.5$"):
         Recipe(low_resolution_share=0.5)
+    with pytest.raises(ValueError, match=r"^squeeze_excitation must be false for resnet, which has none$"):
+        Recipe(squeeze_excitation=True)
 
 
 @pytest.mark.parametrize(

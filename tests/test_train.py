@@ -21,8 +21,8 @@ SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-
 FLAGS = {
     "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary", "--resume",
     "--checkpoint-minutes", "--tensorboard", "--report", "--recipe", "--target-accuracy", "--tta", "--network",
-    "--whitening", "--norm-scale", "--width", "--epochs", "--batch-size", "--ghost-batch", "--hard-share",
-    "--low-resolution", "--low-resolution-share", "--optimizer",
+    "--whitening", "--norm-scale", "--width", "--squeeze-excitation", "--epochs", "--batch-size", "--ghost-batch",
+    "--hard-share", "--low-resolution", "--low-resolution-share", "--optimizer",
     "--max-lr", "--head-lr", "--bias-lr", "--div-factor", "--final-div-factor", "--pct-start", "--anneal",
     "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay", "--label-smoothing", "--dropout",
     "--crop-padding", "--padding-mode", "--flip-probability", "--alternate-flip", "--cutout-size",
@@ -43,9 +43,9 @@ def test_every_flag_reaches_its_field() -> None:
     line = (
         "--data d --out o --checkpoint-minutes 3 --tensorboard --no-report --seed 4 "
         "--train-images 5 --test-images 6 --no-verify "
-        "--recipe reference --tta flip --network convnet --width 8 --epochs 7 --low-resolution 20 "
-        "--low-resolution-share 0.5 --optimizer muon --max-lr 0.1 --head-lr 0.2 --bias-lr 0.3 --anneal linear "
-        "--no-cycle-momentum --dropout 0 --padding-mode zero --alternate-flip --cutout-probability 0.3 "
+        "--recipe reference --tta flip --network convnet --width 8 --squeeze-excitation --epochs 7 "
+        "--low-resolution 20 --low-resolution-share 0.5 --optimizer muon --max-lr 0.1 --head-lr 0.2 --bias-lr 0.3 "
+        "--anneal linear --no-cycle-momentum --dropout 0 --padding-mode zero --alternate-flip --cutout-probability 0.3 "
         "--device cpu --compile --amp --amp-dtype bf16 --no-channels-last --loader resident --workers 2 "
         "--deterministic"
     )
@@ -64,6 +64,7 @@ def test_every_flag_reaches_its_field() -> None:
             tta="flip",
             network="convnet",
             width=8,
+            squeeze_excitation=True,
             epochs=7,
             low_resolution=20,
             low_resolution_share=0.5,

@@ -58,29 +58,47 @@ class Stem(nn.Module):
         self.filters.copy_(torch.cat([filters, -filters]))
 
 
-class Stage(nn.Module):
-    """Convolution, 2x2 max-pool, BatchNorm, GELU; convolution, BatchNorm, GELU."""
+class Gate(nn.Module):
+    """Weighs each channel of an image, between 0 and 2, by what the means of all its channels say of it.
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    Squeeze-and-excitation (J. Hu et al., arXiv:1709.01507) with one matrix in place of two and without biases. The
+    matrix is a 1x1 convolution, for filters are what Muon moves.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return x * (2 * torch.sigmoid(self.conv(x.mean((2, 3), keepdim=True))))
+
+
+class Stage(nn.Module):
+    """Convolution, 2x2 max-pool, BatchNorm, GELU; convolution, BatchNorm, GELU; if asked for, a gate."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, gated: bool = False) -> None:
         super().__init__()
         self.conv1, self.norm1 = _conv(channels_in, channels_out), BatchNorm(channels_out)
         self.conv2, self.norm2 = _conv(channels_out, channels_out), BatchNorm(channels_out)
+        self.gate = Gate(channels_out) if gated else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H/2, W/2), rounded down."""
         x = F.gelu(self.norm1(max_pool(self.conv1(x))))
-        return F.gelu(self.norm2(self.conv2(x)))
+        gated: torch.Tensor = self.gate(F.gelu(self.norm2(self.conv2(x))))
+        return gated
 
 
 class ConvNet(nn.Module):
     """The network; before it is trained, `whiten` must have seen images."""
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(self, *, width: int, gated: bool = False) -> None:
         super().__init__()
         self.stem = Stem()
-        self.stage1 = Stage(STEM_CHANNELS, width)
-        self.stage2 = Stage(width, 4 * width)
-        self.stage3 = Stage(4 * width, 4 * width)
+        self.stage1 = Stage(STEM_CHANNELS, width, gated=gated)
+        self.stage2 = Stage(width, 4 * width, gated=gated)
+        self.stage3 = Stage(4 * width, 4 * width, gated=gated)
         self.head = nn.Linear(4 * width, CLASSES, bias=False)
 
     def whiten(self, images: torch.Tensor) -> None:

@@ -4,17 +4,17 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.nn import functional as F
 
-from cifarfast.networks.convnet import ConvNet, Stage, Stem
+from cifarfast.networks.convnet import ConvNet, Gate, Stage, Stem
 from cifarfast.networks.whitening import whitening_filters
 from tests.networks.pictures import pictures
 
 WIDTH = 8
 
 
-@pytest.fixture(scope="module")
-def model() -> ConvNet:
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "gated"])
+def model(request: pytest.FixtureRequest) -> ConvNet:
     torch.manual_seed(0)
-    made = ConvNet(width=WIDTH)
+    made = ConvNet(width=WIDTH, gated=request.param)
     made.stem.whiten(pictures(50))
     return made.eval()
 
@@ -33,7 +33,7 @@ def test_the_shapes_are_those_described(model: ConvNet, size: int, sides: tuple[
 
 
 def test_the_forward_pass_is_the_one_described(model: ConvNet) -> None:
-    """Against plain torch layers that share the weights: convolution, pool, BatchNorm, GELU, max-pool, a ninth."""
+    """Against torch operations that share the weights: convolution, pool, BatchNorm, GELU, gate, max-pool, a ninth."""
     state = model.state_dict()
     images = pictures(3)
 
@@ -47,6 +47,11 @@ def test_the_forward_pass_is_the_one_described(model: ConvNet) -> None:
     for stage in ("stage1", "stage2", "stage3"):
         x = convolution(f"{stage}.conv1", x, f"{stage}.norm1", pool=True)
         x = convolution(f"{stage}.conv2", x, f"{stage}.norm2", pool=False)
+        if f"{stage}.gate.conv.weight" in state:
+            means = x.flatten(2).mean(2)
+            weights = 2 / (1 + torch.exp(-means @ state[f"{stage}.gate.conv.weight"].flatten(1).T))
+            assert weights.std() > 0.001
+            x = x * weights[:, :, None, None]
     expected = x.flatten(2).max(2).values @ state["head.weight"].T / 9
     torch.testing.assert_close(model(images), expected)
 
@@ -77,6 +82,8 @@ def test_the_stem_answers_with_whitened_patches_and_their_negatives() -> None:
 def test_nothing_of_the_stem_is_trained_and_nothing_scales_after_a_norm(model: ConvNet) -> None:
     names = {name for name, _ in model.named_parameters()}
     parts = {f"stage{n}.{part}{m}" for n in (1, 2, 3) for m in (1, 2) for part in ("conv", "norm")}
+    if isinstance(model.stage1.gate, Gate):
+        parts |= {f"stage{n}.gate.conv" for n in (1, 2, 3)}
     assert names == {"head.weight"} | {f"{part}.{'weight' if 'conv' in part else 'bias'}" for part in parts}
     assert not any("norm" in name and name.endswith("weight") for name in model.state_dict())
     before = model.stem.filters.clone()
@@ -87,7 +94,7 @@ def test_nothing_of_the_stem_is_trained_and_nothing_scales_after_a_norm(model: C
 
 def test_saved_and_loaded_it_answers_the_same(model: ConvNet) -> None:
     images = pictures(4)
-    other = ConvNet(width=WIDTH).eval()
+    other = ConvNet(width=WIDTH, gated=isinstance(model.stage1.gate, Gate)).eval()
     assert not torch.equal(other(images), model(images))
     other.load_state_dict(load(save(model.state_dict())))
     assert torch.equal(other(images), model(images))
