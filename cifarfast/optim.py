@@ -15,18 +15,18 @@ def build_optimizer(
 
     That is what keeps non-finite gradients out of the weights without waiting for the device. `adam` is Adam (Kingma
     and Ba, arXiv:1412.6980) with the L2 penalty on every parameter, as one fused kernel. `muon` is `Muon`: orthogonal
-    steps of the filters, ordinary ones of the head and of the rest, the biases (and trained scales) of BatchNorm, at
-    rates of their own.
+    steps of the filters and of every other matrix within the network, ordinary ones of the head and of the rest, the
+    biases (and trained scales) of BatchNorm, at rates of their own.
 
     Args:
         dtype: in which Muon multiplies matrices.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if recipe.optimizer == "muon":
-        filters = {name: parameter for name, parameter in named.items() if parameter.ndim > 2}
         head = {name: parameter for name, parameter in named.items() if name.startswith("head.")}
-        rest = [parameter for name, parameter in named.items() if name not in filters | head]
-        parts = [(list(filters.values()), True), (list(head.values()), False), (rest, False)]
+        matrices = {name: parameter for name, parameter in named.items() if parameter.ndim > 1 and name not in head}
+        rest = [parameter for name, parameter in named.items() if name not in matrices | head]
+        parts = [(list(matrices.values()), True), (list(head.values()), False), (rest, False)]
         groups = [
             {"params": params, "lr": recipe.max_lr, "orthogonal": orthogonal, "weight_decay": recipe.weight_decay}
             for params, orthogonal in parts

@@ -42,9 +42,9 @@ def test_the_layer_table_of_the_convnet_adds_up() -> None:
     layers = {layer.name: layer for layer in layer_table(CONVNET)}
     gates = {layer.name: layer for layer in layer_table(GATED) if layer.name not in layers}
     assert {name: gate.parameters for name, gate in gates.items()} == {
-        "stage1.gate.conv": 16 * 16, "stage2.gate.conv": 64 * 64, "stage3.gate.conv": 64 * 64,
+        "stage1.gate.linear": 16 * 16, "stage2.gate.linear": 64 * 64, "stage3.gate.linear": 64 * 64,
     }  # fmt: skip
-    assert gates["stage2.gate.conv"].flops == 2 * 64 * 64
+    assert gates["stage2.gate.linear"].flops == 2 * 64 * 64
     inner = [f"stage{n}.{kind}{m}" for n in (1, 2, 3) for m in (1, 2) for kind in ("conv", "norm")]
     assert list(layers) == ["stem", *inner, "head"]
     assert sum(layer.flops for layer in layers.values()) == flops_per_image(CONVNET)["forward"]

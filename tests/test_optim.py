@@ -33,11 +33,11 @@ def test_it_is_adam_with_l2_and_cycled_beta1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "filters"),
+    ("recipe", "matrices"),
     [(CONVNET, 6), (replace(CONVNET, squeeze_excitation=True), 9), (MUON, 8)],
     ids=["convnet", "gated", "resnet"],
 )
-def test_muon_turns_the_filters_and_moves_head_and_biases(recipe: Recipe, filters: int) -> None:
+def test_muon_turns_the_matrices_and_moves_head_and_biases(recipe: Recipe, matrices: int) -> None:
     model = build_model(recipe, seed=0)
     optimizer = build_optimizer(model, recipe)
     assert isinstance(optimizer, Muon)
@@ -45,8 +45,9 @@ def test_muon_turns_the_filters_and_moves_head_and_biases(recipe: Recipe, filter
     turned, heads, biases = ([names[parameter] for parameter in group["params"]] for group in optimizer.param_groups)
     assert [group["orthogonal"] for group in optimizer.param_groups] == [True, False, False]
     assert sorted([*turned, *heads, *biases]) == sorted(names.values())
-    assert turned == [f"{name}.weight" for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d)]
-    assert len(turned) == filters
+    within = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d | torch.nn.Linear)]
+    assert turned == [f"{name}.weight" for name in within if name != "head"]
+    assert len(turned) == matrices
     assert heads == [name for name in names.values() if name.startswith("head.")]
     assert all("norm" in name for name in biases)
 

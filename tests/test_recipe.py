@@ -112,10 +112,11 @@ def test_the_images_of_the_first_epochs_are_small(share: float, epochs: int, sma
     assert [recipe.size(epoch) for epoch in range(epochs)] == [20] * small + [32] * (epochs - small)
 
 
-def test_the_speedrun_is_found_by_its_name_and_falls_from_its_peak_to_nothing() -> None:
-    recipe = named_recipe(["--recipe", "speedrun-91"])
-    assert recipe == RECIPES["speedrun-91"]
-    assert (recipe.network, recipe.optimizer, recipe.target_accuracy) == ("convnet", "muon", 0.9142)
+@pytest.mark.parametrize(("name", "target"), [("speedrun-91", 0.9142), ("speedrun-94", 0.94)])
+def test_a_speedrun_is_found_by_its_name_and_falls_from_its_peak_to_nothing(name: str, target: float) -> None:
+    recipe = named_recipe(["--recipe", name])
+    assert recipe == RECIPES[name]
+    assert (recipe.network, recipe.optimizer, recipe.target_accuracy) == ("convnet", "muon", target)
     schedule = one_cycle(recipe, steps_per_epoch=50_000 // recipe.batch_size)
     rates = [schedule.lr(step) for step in range(schedule.steps)]
     assert rates[0] == pytest.approx(recipe.max_lr, rel=0.05)

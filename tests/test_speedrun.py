@@ -20,7 +20,7 @@ from cifarfast.runfolder import read_model, read_run
 from cifarfast.setup import set_up
 
 RECIPE = replace(
-    RECIPES["speedrun-91"], width=4, epochs=2, batch_size=4, hard_share=2 / 3, low_resolution=17,
+    RECIPES["speedrun-94"], width=4, epochs=2, batch_size=4, hard_share=2 / 3, low_resolution=17,
     low_resolution_share=0.5,
 )  # fmt: skip
 RUNTIME = Runtime(device="cpu", loader="resident")

@@ -47,9 +47,9 @@ def test_the_forward_pass_is_the_one_described(model: ConvNet) -> None:
     for stage in ("stage1", "stage2", "stage3"):
         x = convolution(f"{stage}.conv1", x, f"{stage}.norm1", pool=True)
         x = convolution(f"{stage}.conv2", x, f"{stage}.norm2", pool=False)
-        if f"{stage}.gate.conv.weight" in state:
+        if f"{stage}.gate.linear.weight" in state:
             means = x.flatten(2).mean(2)
-            weights = 2 / (1 + torch.exp(-means @ state[f"{stage}.gate.conv.weight"].flatten(1).T))
+            weights = 2 / (1 + torch.exp(-means @ state[f"{stage}.gate.linear.weight"].T))
             assert weights.std() > 0.001
             x = x * weights[:, :, None, None]
     expected = x.flatten(2).max(2).values @ state["head.weight"].T / 9
@@ -83,8 +83,8 @@ def test_nothing_of_the_stem_is_trained_and_nothing_scales_after_a_norm(model: C
     names = {name for name, _ in model.named_parameters()}
     parts = {f"stage{n}.{part}{m}" for n in (1, 2, 3) for m in (1, 2) for part in ("conv", "norm")}
     if isinstance(model.stage1.gate, Gate):
-        parts |= {f"stage{n}.gate.conv" for n in (1, 2, 3)}
-    assert names == {"head.weight"} | {f"{part}.{'weight' if 'conv' in part else 'bias'}" for part in parts}
+        parts |= {f"stage{n}.gate.linear" for n in (1, 2, 3)}
+    assert names == {"head.weight"} | {f"{part}.{'bias' if 'norm' in part else 'weight'}" for part in parts}
     assert not any("norm" in name and name.endswith("weight") for name in model.state_dict())
     before = model.stem.filters.clone()
     torch.autograd.backward(model(pictures(2)).sum())
