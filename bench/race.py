@@ -117,7 +117,7 @@ def _run(plan: Plan, *, checkpoint_minutes: float) -> None:
     for seed in plan.seeds:
         run_study(replace(plan, seeds=[seed]), checkpoint_minutes=checkpoint_minutes)
         if not (path := peer_file(plan.out, peer_name(), seed)).exists():
-            note(f"{path}: airbench's train94")
+            note(f"{path}: airbench's train94; interrupted, it begins anew by the same command")
             leave_if_asked()
             site = site or open_site(plan.usual)
             with study_lock(plan.out):
