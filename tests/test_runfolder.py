@@ -212,8 +212,8 @@ def test_no_memory_is_asked_for_before_the_weights_are_seen_to_fit(
 
 
 def _told(original: Callable[..., None], devices: list[torch.device]) -> Callable[..., None]:
-    def init(model: ConvNet, *, width: int) -> None:
-        original(model, width=width)
+    def init(model: ConvNet, *, width: int, gated: bool) -> None:
+        original(model, width=width, gated=gated)
         devices.append(model.head.weight.device)
 
     return init
