@@ -16,11 +16,11 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum; in groups with `orthogonal`, filters of fixed norm moved by orthogonal steps.
+    """Nesterov momentum; in groups with `orthogonal`, matrices of fixed norm moved by orthogonal steps.
 
     Such a filter bank (C_out, ...), taken as a matrix of C_out rows, is scaled to the Frobenius norm sqrt(C_out) before
     each step: what follows it is a BatchNorm, to which only its direction matters, and so the learning rate says by how
-    much that turns.
+    much that turns. The matrix of a gate, which no BatchNorm follows, thereby keeps the norm it is given.
 
     Args:
         groups: dicts with `params`, `lr`, `orthogonal`, and optionally `weight_decay`.

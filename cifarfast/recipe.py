@@ -83,7 +83,7 @@ class Recipe:
     low_resolution_share: float = 0.0
     """Share of all epochs that these are, rounded to whole ones."""
     optimizer: Literal["adam", "muon"] = "adam"
-    """Adam, or orthogonalised momentum for the filters and plain momentum for the rest: see `cifarfast.muon`."""
+    """Adam, or orthogonalised momentum for filters and gates and plain momentum for the rest: see `cifarfast.muon`."""
     max_lr: float = 0.017
     """Learning rate at the peak of OneCycle, per step on the mean loss of a batch."""
     head_lr: float = 0.5
