@@ -223,9 +223,9 @@ SPEEDRUN_94 = replace(
     target_accuracy=0.94,
     width=80,
     squeeze_excitation=True,
-    epochs=10,
+    epochs=9,
     hard_share=0.62,
-    low_resolution_share=0.5,
+    low_resolution_share=0.55,
 )
 """`speedrun-91`, wider and longer."""
 

@@ -50,9 +50,9 @@ def test_the_layer_table_of_the_convnet_adds_up() -> None:
     assert sum(layer.flops for layer in layers.values()) == flops_per_image(CONVNET)["forward"]
     assert (layers["stem"].output, layers["stem"].parameters) == ((24, 31, 31), 0)
     assert layers["stem"].flops == 2 * (3 * 2 * 2) * 24 * 31 * 31
-    assert layers["stage2.conv1"].output == (64, 15, 15)
+    assert layers["stage2.conv1"].output == (64, 14, 14)  # of 15, the pooling leaves out the last
     assert layers["stage2.conv1"].parameters == 16 * 64 * 9
-    assert layers["stage2.conv1"].flops == 2 * (16 * 9) * 64 * 15 * 15
+    assert layers["stage2.conv1"].flops == 2 * (16 * 9) * 64 * 14 * 14
     assert (layers["head"].output, layers["head"].parameters) == ((10,), 64 * 10)
     assert (layers["stage2.norm1"].parameters, layers["stage2.norm1"].flops) == (64, 0)  # it shifts, but does not scale
     trained = sum(parameter.numel() for parameter in build_model(CONVNET, seed=0).parameters())

@@ -82,13 +82,13 @@ class Stage(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, gated: bool = False) -> None:
         super().__init__()
-        self.conv1, self.norm1 = _conv(channels_in, channels_out), BatchNorm(channels_out)
+        self.conv1, self.norm1 = _conv(channels_in, channels_out, padding=0), BatchNorm(channels_out)
         self.conv2, self.norm2 = _conv(channels_out, channels_out), BatchNorm(channels_out)
         self.gate = Gate(channels_out) if gated else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H/2, W/2), rounded down."""
-        x = F.gelu(self.norm1(max_pool(self.conv1(x))))
+        x = F.gelu(self.norm1(max_pool(self.conv1(_padded(x)))))
         gated: torch.Tensor = self.gate(F.gelu(self.norm2(self.conv2(x))))
         return gated
 
@@ -124,8 +124,17 @@ class ConvNet(nn.Module):
         return logits * LOGIT_SCALE
 
 
-def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    """Zeros around images, but below and to the right only of even sides.
+
+    Of an odd side 2x2 pooling leaves out the last row and column, which so are not computed.
+    """
+    height, width = x.shape[2:]
+    return F.pad(x, (1, 1 - width % 2, 1, 1 - height % 2))
+
+
+def _conv(channels_in: int, channels_out: int, *, padding: int = 1) -> nn.Conv2d:
     """3x3, beginning as the identity on its first channels (nn.init.dirac_) and at random on what it adds to them."""
-    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    conv = nn.Conv2d(channels_in, channels_out, 3, padding=padding, bias=False)
     nn.init.dirac_(conv.weight.data[:channels_in])
     return conv
