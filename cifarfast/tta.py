@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from cifarfast.recipe import Tta
 
-UNSURE = 0.8
+UNSURE = 1.5
 """An image whose two highest logits are closer than this is asked again by `selective`."""
 
 
