@@ -90,8 +90,6 @@ def test_every_direct_dependency_has_a_tested_release_within_its_bounds() -> Non
 
 def test_everything_imported_is_declared() -> None:
     declared = {canonicalize_name(r.name) for r in _requirements()} | {"cifarfast"}
-    # `numba` comes with ffcv, and is imported only beside it.
-    declared.add("numba")
     owners = metadata.packages_distributions()
     for folder in ("cifarfast", "data_prep", "bench"):
         for path in (ROOT / folder).rglob("*.py"):
