@@ -29,6 +29,10 @@ WHAT = {
         "Dropout",
         "Forward and backward in the precision of --amp, random numbers included: torch's own dropout, masks, none.",
     ),
+    "pooling": (
+        "Convolution and pooling",
+        "What two stages of speedrun-94 do first, forward and backward, in bf16: by torch and by Winograd's algorithm.",
+    ),
     "epoch": (
         "Epoch",
         "The production loop in epochs of a few steps, where the start of a loader weighs more than in whole ones.",

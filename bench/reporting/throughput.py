@@ -18,6 +18,7 @@ GROUPS = (
     "forward-backward",
     "forward",
     "dropout",
+    "pooling",
     "epoch",
     "evaluate",
     "convert",

@@ -40,13 +40,13 @@ _FILTERS = torch.kron(_G, _G)
 def suits(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether `conv_max_pool` takes these images and filters, and is faster than torch's two operations."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # numba's functions are not the compiler's
+        and x.device.type == "cpu"
         and x.dtype == torch.bfloat16
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.shape[1] >= LEAST_CHANNELS
         and all(side >= 4 and side % 2 == 0 for side in x.shape[2:])
         and weight.shape[2:] == (3, 3)
-        and not torch.compiler.is_compiling()
     )
 
 

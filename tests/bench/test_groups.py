@@ -22,6 +22,7 @@ from bench import (
     bench_evaluate,
     bench_loaders,
     bench_peaks,
+    bench_pooling,
     bench_startup,
     bench_step,
     first_step,
@@ -114,6 +115,7 @@ def test_variants_are_named_as_reports_expect() -> None:
         "bench_forward_backward": steps,
         "bench_step": steps,
         "bench_dropout": {f"{way}-{mode}" for way in ("ordinary", "masks", "none") for mode in ("eager", "compiled")},
+        "bench_pooling": {"torch", "winograd"},
         "bench_epoch": loaders,
         "bench_convert": {"ffcv", "cifarfast"},
         "bench_checkpoint": {"waiting", "whole"},
@@ -313,6 +315,23 @@ def test_ways_of_dropout(lab: Lab, monkeypatch: pytest.MonkeyPatch, dropout: str
 def test_a_quick_look_does_not_compile_dropout(lab: Lab) -> None:
     with pytest.raises(UserError, match="compile three times"):
         bench_step.bench_dropout(lab, "masks", "compiled")
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_pooling(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(bench_pooling.bench_pooling(lab, "torch"))
+    calls: list[tuple[int, ...]] = []
+
+    def conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        calls.append((*x.shape, *weight.shape))
+        return bench_pooling.WAYS["torch"](x, weight)
+
+    monkeypatch.setitem(bench_pooling.WAYS, "winograd", conv_max_pool)
+    one_call(bench_pooling.bench_pooling(lab, "winograd"))
+    assert calls == [(2, 80, 16, 16, 320, 80, 3, 3), (2, 320, 8, 8, 320, 320, 3, 3)]
+    monkeypatch.setattr("cifarfast.networks.winograd.suits", lambda x, weight: False)
+    with pytest.raises(UserError, match="for bf16 on a CPU"):
+        bench_pooling.bench_pooling(lab, "torch")
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])

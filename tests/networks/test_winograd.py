@@ -86,6 +86,7 @@ def test_it_does_not_depend_on_the_number_of_threads() -> None:
         for threads in (1, 2, 1000):
             torch.set_num_threads(threads)
             answers.append(results(winograd.conv_max_pool, x, weight, gradient))
+            assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     for others in answers[1:]:
