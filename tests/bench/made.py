@@ -94,6 +94,8 @@ def everything() -> list[dict[str, Any]]:
         ]
     for name, rate in {"ordinary-eager": 130.0, "masks-eager": 220.0, "none-eager": 230.0}.items():
         entries.append(entry("dropout", name, rate, baseline="ordinary-eager", batch_size=512))
+    for name, rate in {"torch": 800.0, "winograd": 1300.0}.items():
+        entries.append(entry("pooling", name, rate, baseline="torch", batch_size=512))
     entries += [
         entry("epoch", name, 100.0, work=4096, data_wait_percent=[wait, wait + 0.2, wait + 0.1], **ordinary)
         for name, wait in {"ffcv": 0.1, "resident": 0.0, "torchvision-0": 2.5, "torchvision-2": 1.5}.items()
