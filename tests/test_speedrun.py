@@ -13,6 +13,7 @@ from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import read_manifest
 from cifarfast.device import Device
 from cifarfast.metrics import EpochRow
+from cifarfast.networks import winograd
 from cifarfast.networks.convnet import Stem
 from cifarfast.networks.whitening import whitening_filters
 from cifarfast.reporting.page import write_report
@@ -71,6 +72,23 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(
         for path in (run, tmp_path / "run")
     ]
     assert learned[0] == learned[1]
+
+
+def test_in_bf16_too_where_what_is_pooled_is_winograds(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = winograd.conv_max_pool
+    monkeypatch.setattr(winograd, "conv_max_pool", lambda x, weight: calls.append(len(x)) or real(x, weight))
+    monkeypatch.setattr(f"{__name__}.RECIPE", replace(RECIPE, width=12))  # whose third stage has 48 channels
+    monkeypatch.setattr(f"{__name__}.RUNTIME", replace(RUNTIME, amp=True, amp_dtype="bf16"))
+    train(data, tmp_path / "whole")
+    with pytest.raises(PowerCutError):
+        train(data, tmp_path / "run", interrupt_after=1, checkpoint_minutes=1e-9)
+    resume(tmp_path / "run")
+    expected, found = read_model(tmp_path / "whole").state_dict(), read_model(tmp_path / "run").state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert calls
 
 
 def test_the_stem_is_whitened_by_the_training_images_of_the_run_and_stays_so(run: Path, data: Path) -> None:
