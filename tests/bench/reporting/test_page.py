@@ -59,7 +59,7 @@ def test_every_plot_has_words_and_is_a_file(out: Path) -> None:
     page = Page.read(out / "report.html")
     drawn, files = page.all("svg"), {path.stem for path in (out / "plots").iterdir()}
     assert all(svg["role"] == "img" and len(svg["aria-label"] or "") > 20 for svg in drawn)
-    assert len(drawn) == len(files) == 13
+    assert len(drawn) == len(files) == 14
     assert {"waiting", "roofline", "step", "loaders-augmented"} <= files
     linked = re.findall(r"\(plots/(.*?)\.svg\)", (out / "report.md").read_text())
     assert set(linked) == files
@@ -79,7 +79,7 @@ def test_nothing_is_asked_of_a_network(out: Path) -> None:
 def test_the_same_files_give_the_same_bytes(out: Path, tmp_path: Path) -> None:
     write_report([out.parent / "bench.json"], [out.parent / "run"], tmp_path)
     files = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    assert len(files) == 3 + 13
+    assert len(files) == 3 + 14
     assert {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
 
 
