@@ -79,7 +79,12 @@ def test_in_bf16_too_where_what_is_pooled_is_winograds(
 ) -> None:
     calls: list[int] = []
     real = winograd.conv_max_pool
-    monkeypatch.setattr(winograd, "conv_max_pool", lambda x, weight: calls.append(len(x)) or real(x, weight))
+
+    def conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return real(x, weight)
+
+    monkeypatch.setattr(winograd, "conv_max_pool", conv_max_pool)
     monkeypatch.setattr(f"{__name__}.RECIPE", replace(RECIPE, width=12))  # whose third stage has 48 channels
     monkeypatch.setattr(f"{__name__}.RUNTIME", replace(RUNTIME, amp=True, amp_dtype="bf16"))
     train(data, tmp_path / "whole")
