@@ -17,6 +17,7 @@ from cifarfast.fingerprint import Fingerprint, take_fingerprint
 from cifarfast.loaders import open_loader
 from cifarfast.loaders.base import Feed, Loader
 from cifarfast.model import build_model
+from cifarfast.networks import winograd
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.selection import taken_by_epoch
@@ -152,6 +153,8 @@ def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | Non
         step.reset(model, recipe, seed=seed)
         return step
     placed = site.device.place(model)
+    if site.device.compute_dtype == torch.bfloat16 and site.device.target.type == "cpu":
+        winograd.compile_passes()  # in the first step it would be on a run's clock
     step = TrainStep(placed, recipe, site.device, mean=manifest.mean, std=manifest.std, seed=seed, images=images)
     site.steps[compiled_part(recipe)] = step
     return step

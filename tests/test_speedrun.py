@@ -80,11 +80,12 @@ def test_in_bf16_too_where_what_is_pooled_is_winograds(
     calls: list[int] = []
     real = winograd.conv_max_pool
 
-    def conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def conv_max_pool(x: torch.Tensor, weight: torch.Tensor, *, padding: int) -> torch.Tensor:
         calls.append(len(x))
-        return real(x, weight)
+        return real(x, weight, padding=padding)
 
     monkeypatch.setattr(winograd, "conv_max_pool", conv_max_pool)
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 24)
     monkeypatch.setattr(f"{__name__}.RECIPE", replace(RECIPE, width=12))  # whose third stage has 48 channels
     monkeypatch.setattr(f"{__name__}.RUNTIME", replace(RUNTIME, amp=True, amp_dtype="bf16"))
     train(data, tmp_path / "whole")

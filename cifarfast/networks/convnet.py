@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cifarfast.networks import CLASSES, winograd
-from cifarfast.networks.pooling import max_pool
+from cifarfast.networks import CLASSES
+from cifarfast.networks.convolution import convolved, pooled
 from cifarfast.networks.whitening import whitening_filters
 
 PATCH = 2
@@ -88,7 +88,7 @@ class Stage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H/2, W/2), rounded down."""
-        x = F.gelu(self.norm1(_pooled(self.conv1, _padded(x))))
+        x = F.gelu(self.norm1(pooled(self.conv1, _padded(x))))
         gated: torch.Tensor = self.gate(F.gelu(self.norm2(convolved(self.conv2, x))))
         return gated
 
@@ -98,7 +98,6 @@ class ConvNet(nn.Module):
 
     def __init__(self, *, width: int, gated: bool = False) -> None:
         super().__init__()
-        winograd.compile_passes()  # in the first step it would be on a run's clock
         self.stem = Stem()
         self.stage1 = Stage(STEM_CHANNELS, width, gated=gated)
         self.stage2 = Stage(width, 4 * width, gated=gated)
@@ -132,29 +131,6 @@ def _padded(x: torch.Tensor) -> torch.Tensor:
     """
     height, width = x.shape[2:]
     return F.pad(x, (1, 1 - width % 2, 1, 1 - height % 2))
-
-
-def _pooled(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """Convolution and 2x2 max-pool, in one where that is faster."""
-    if winograd.suits(x, conv.weight):
-        return winograd.conv_max_pool(x, conv.weight)
-    return max_pool(conv(x))
-
-
-def convolved(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """Convolution, with padding.
-
-    Of 2x2 pixels each output depends on all four, and one product with a larger matrix takes a CPU a third of the time
-    of what it does for such small images.
-    """
-    batch, channels, height, width = x.shape
-    if (height, width) != (2, 2) or x.device.type != "cpu":
-        y: torch.Tensor = conv(x)
-        return y
-    taps, corners = conv.weight.to(x.dtype).permute(2, 3, 0, 1), [(row, column) for row in (0, 1) for column in (0, 1)]
-    matrix = torch.cat([torch.cat([taps[1 - i + y, 1 - j + x] for y, x in corners], 1) for i, j in corners])
-    y = F.linear(x.permute(0, 2, 3, 1).reshape(batch, 4 * channels), matrix)
-    return y.view(batch, 2, 2, -1).permute(0, 3, 1, 2)
 
 
 def _conv(channels_in: int, channels_out: int, *, padding: int = 1) -> nn.Conv2d:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
-from cifarfast.networks.pooling import max_pool
+from cifarfast.networks.convolution import convolved, pooled
 from cifarfast.networks.whitening import whitening_filters
 
 # Output of every block for one image (channels, height, width): what its dropout mask must cover.
@@ -43,9 +43,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H or H/2, W or W/2); `mask` as in `ResNet.forward`."""
-        x = self.conv(x)
-        if self.pool:
-            x = max_pool(x)
+        x = pooled(self.conv, x) if self.pool else convolved(self.conv, x)
         x = F.relu(self.norm(x))
         if mask is not None:
             return drop(x, mask, self.dropout)

@@ -1,70 +1,81 @@
-"""3x3 convolution and 2x2 max-pool in one, in bf16 on a CPU, by 2.25 times fewer multiplications.
+"""3x3 convolution, alone or with 2x2 max-pool, in bf16 on a CPU, by 2.25 times fewer multiplications.
 
-Each pooled pixel is the largest of a tile of 2x2 outputs, and those depend on a tile of 4x4 inputs D and the filter F:
+Each tile of 2x2 outputs depends on a tile of 4x4 inputs D and on the filter F:
 
     A^T [(G F G^T) * (B^T D B)] A,        * element by element, summed over the input channels
 
 Winograd's F(2x2, 3x3) (A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308).
 The sums over channels are 16 matrix products, which torch computes; what comes before and after is bound by memory, and
-torch would pass over it once for every addition, so numba compiles one pass for each.
+torch would pass over it once for every addition, so numba compiles one pass for each (`winograd_passes`). To torch's
+own compiler these are operators.
 """
 
-import os
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
-import numpy as np
-import numpy.typing as npt
 import torch
-from numba import njit, prange
-from torch.autograd.function import once_differentiable
+from torch.library import custom_op
+from torch.nn import functional as F
 
-Bits = npt.NDArray[np.uint16]
-"""bf16 as numpy sees it, which has no such type: the upper half of an fp32."""
-Block = npt.NDArray[np.float32]
-"""Some channels of a tile, (4, 4, C)."""
+from cifarfast.networks import winograd_passes as passes
 
-LEAST_CHANNELS = 48
-"""Of the input: with fewer the products are too small to pay for the passes."""
-_LANES = 64
-"""Channels that a pass takes at a time, few enough for all 16 values of a tile to stay in the first cache."""
-_KEPT = os.access(Path(__file__).parent, os.W_OK)
-"""Whether what numba compiles can be kept beside this file."""
 _G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _FILTERS = torch.kron(_G, _G)
 """G F G^T as a matrix (16, 9) for F row by row."""
 
 
-def suits(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether `conv_max_pool` takes these images and filters, and is faster than torch's two operations."""
+LEAST_CHANNELS = 90 if torch.cpu.get_capabilities().get("amx_bf16") else 32
+"""From how many channels on it pays, those of input and output together taken as C K / (C + K).
+
+The multiplications that it saves grow with C K, the passes that it adds with C + K. Matrix units (AMX) multiply faster,
+and memory is no faster beside them.
+"""
+
+
+def suits(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> bool:
+    """Whether `conv` and `conv_max_pool` take these images and filters, and are faster than torch's operations."""
+    filters, channels = weight.shape[:2]
     return (
-        not torch.compiler.is_compiling()  # numba's functions are not the compiler's
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype == torch.bfloat16
         and x.is_contiguous(memory_format=torch.channels_last)
-        and x.shape[1] >= LEAST_CHANNELS
-        and all(side >= 4 and side % 2 == 0 for side in x.shape[2:])
         and weight.shape[2:] == (3, 3)
+        and all(side % 2 == 0 and side + 2 * padding >= 4 for side in x.shape[2:])
+        and channels * filters >= LEAST_CHANNELS * (channels + filters)
     )
 
 
-def conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """3x3 convolution without padding, then 2x2 max-pool.
+def conv(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> torch.Tensor:
+    """3x3 convolution.
 
     Its error is twice that of torch's convolution in bf16, for what goes into the products and what comes out of them
-    is rounded too. Of equal pixels the first gets the gradient, as in torch.
+    is rounded too.
 
     Args:
         x: what `suits`: (B, C, H, W) in bf16, channels-last.
         weight: (K, C, 3, 3), floating point.
+        padding: rows and columns of zeros on every side.
 
     Returns:
-        (B, K, H/2 - 1, W/2 - 1), bf16, channels-last.
+        (B, K, H - 2 + 2 padding, W - 2 + 2 padding), bf16, channels-last.
     """
-    pooled: torch.Tensor = _ConvMaxPool.apply(x.permute(0, 2, 3, 1), weight)
-    return pooled.permute(0, 3, 1, 2)
+    y: torch.Tensor = _conv(_padded(x, padding), weight)
+    return y.permute(0, 3, 1, 2)
+
+
+def conv_max_pool(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> torch.Tensor:
+    """`conv`, then 2x2 max-pool, whose windows are the tiles: all four pixels of one are never in memory.
+
+    Of equal pixels the first gets the gradient, as in torch.
+
+    Returns:
+        (B, K, H/2 - 1 + padding, W/2 - 1 + padding), bf16, channels-last.
+    """
+    pooled, _ = _conv_max_pool(_padded(x, padding), weight)
+    y: torch.Tensor = pooled.permute(0, 3, 1, 2)
+    return y
 
 
 @cache
@@ -72,49 +83,77 @@ def compile_passes() -> None:
     """Let numba compile what it has not: some ten seconds once a machine, a fraction of one from its files later."""
     # Torch's kind of threads come to rest sooner than TBB's, and torch's own wait for the cores.
     vars(numba.config)["THREADING_LAYER_PRIORITY"] = ["omp", "tbb", "workqueue"]
-    with torch.device("cpu"), torch.enable_grad():  # whatever the network is being built on
-        x = torch.zeros(1, LEAST_CHANNELS, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        weight = torch.zeros(1, LEAST_CHANNELS, 3, 3)
-        pooled = conv_max_pool(x.requires_grad_(), weight.requires_grad_())
-        torch.autograd.backward(pooled, torch.zeros_like(pooled))
+    x = torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last).requires_grad_()
+    for layer in (conv, conv_max_pool):
+        y = layer(x, torch.zeros(1, 1, 3, 3))
+        torch.autograd.backward(y, torch.zeros_like(y))
 
 
-class _ConvMaxPool(torch.autograd.Function):
-    """Of (B, H, W, C) to (B, H/2 - 1, W/2 - 1, K)."""
+def _padded(x: torch.Tensor, padding: int) -> torch.Tensor:
+    """(B, H + 2 padding, W + 2 padding, C)."""
+    return F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        batch, height, width, channels = x.shape
-        rows, columns, filters = height // 2 - 1, width // 2 - 1, len(weight)
-        numba.set_num_threads(min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
-        u = _product(_FILTERS, weight.permute(2, 3, 1, 0).reshape(9, -1)).to(x.dtype).view(16, channels, filters)
-        tiles = x.new_empty(16, batch, rows, columns, channels)
-        _split(_bits(x), _bits(tiles))
-        products = torch.bmm(tiles.view(16, -1, channels), u)
-        pooled = x.new_empty(batch, rows, columns, filters)
-        place = x.new_empty(pooled.shape, dtype=torch.uint8)
-        _pool(_bits(products), _bits(pooled.view(-1, filters)), place.view(-1, filters).numpy())
-        ctx.save_for_backward(x, u, place)
-        ctx.dtype = weight.dtype
-        return pooled
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x, u, place = ctx.saved_tensors
-        _, channels, filters = u.shape
-        gradient = gradient.contiguous()
-        products = x.new_empty(16, gradient.shape[:3].numel(), filters)
-        _unpool(_bits(gradient.view(-1, filters)), place.view(-1, filters).numpy(), _bits(products))
-        # Computed anew in less time than it takes to read what else would be kept.
-        tiles = x.new_empty(16, *gradient.shape[:3], channels)
-        _split(_bits(x), _bits(tiles))
-        of_u = torch.bmm(tiles.view(16, -1, channels).mT, products)
-        torch.bmm(products, u.mT, out=tiles.view(16, -1, channels))
-        of_x = torch.empty_like(x)
-        _merge(_bits(tiles), _bits(of_x))
-        of_weight = _product(_FILTERS.mT, of_u.view(16, -1)).view(3, 3, channels, filters).permute(3, 2, 0, 1)
-        return of_x, of_weight.to(ctx.dtype, memory_format=torch.channels_last)
+@custom_op("cifarfast::winograd_conv", mutates_args=())
+def _conv(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, C) to (B, H - 2, W - 2, K)."""
+    y: torch.Tensor = _unpooled(x, weight)
+    _run(passes.join, _products(x, weight), y)
+    return y
+
+
+@custom_op("cifarfast::winograd_conv_backward", mutates_args=())
+def _conv_backward(gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of `x` and `weight`."""
+    products = x.new_empty(16, *_tiles(x), len(weight))
+    _run(passes.unjoin, gradient, products)
+    return _backward(products, x, weight)
+
+
+@custom_op("cifarfast::winograd_conv_max_pool", mutates_args=())
+def _conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, H, W, C) to (B, H/2 - 1, W/2 - 1, K), and which of its four pixels each was."""
+    pooled, place = _pooled(x, weight)
+    _run(passes.pool, _products(x, weight).flatten(1, 3), pooled.flatten(0, 2), place.flatten(0, 2))
+    return pooled, place
+
+
+@custom_op("cifarfast::winograd_conv_max_pool_backward", mutates_args=())
+def _conv_max_pool_backward(
+    gradient: torch.Tensor, place: torch.Tensor, x: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of `x` and `weight`."""
+    products = x.new_empty(16, *_tiles(x), len(weight))
+    _run(passes.unpool, gradient.flatten(0, 2), place.flatten(0, 2), products.flatten(1, 3))
+    return _backward(products, x, weight)
+
+
+def _products(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The sums over channels, (16, B, H/2 - 1, W/2 - 1, K)."""
+    tiles = x.new_empty(16, *_tiles(x), x.shape[3])
+    _run(passes.split, x, tiles)
+    return torch.bmm(tiles.flatten(1, 3), _filters(weight, x.dtype)).view(16, *_tiles(x), len(weight))
+
+
+def _backward(products: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of `x` and `weight` from that of what `_products` gave."""
+    filters, channels = weight.shape[:2]
+    # Computed anew in less time than it takes to read what else would be kept.
+    tiles = x.new_empty(16, *_tiles(x), channels)
+    _run(passes.split, x, tiles)
+    flat, products = tiles.flatten(1, 3), products.flatten(1, 3)
+    of_filters = torch.bmm(flat.mT, products)
+    torch.bmm(products, _filters(weight, x.dtype).mT, out=flat)
+    of_x = torch.empty_like(x)
+    _run(passes.merge, tiles, of_x)
+    of_weight = _product(_FILTERS.mT, of_filters.flatten(1)).view(3, 3, channels, filters).permute(3, 2, 0, 1)
+    return of_x, torch.empty_like(weight).copy_(of_weight)
+
+
+def _filters(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """G F G^T of every filter F, (16, C, K)."""
+    filters, channels = weight.shape[:2]
+    return _product(_FILTERS, weight.permute(2, 3, 1, 0).reshape(9, -1)).to(dtype).view(16, channels, filters)
 
 
 def _product(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -123,164 +162,49 @@ def _product(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return matrix @ values.float()
 
 
-def _bits(tensor: torch.Tensor) -> Bits:
-    bits: Bits = tensor.detach().view(torch.uint16).numpy()
-    return bits
+def _tiles(x: torch.Tensor) -> tuple[int, int, int]:
+    """How many: images, rows and columns."""
+    batch, height, width, _ = x.shape
+    return batch, height // 2 - 1, width // 2 - 1
 
 
-@njit(cache=_KEPT)
-def _block() -> Block:
-    return np.empty((4, 4, _LANES), np.float32)
+def _run(kernel: Callable[..., None], *tensors: torch.Tensor) -> None:
+    """Run a pass with as many threads as torch has."""
+    numba.set_num_threads(min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
+    kernel(*((one.view(torch.uint16) if one.dtype == torch.bfloat16 else one).detach().numpy() for one in tensors))
 
 
-@njit(cache=_KEPT)
-def _widen(narrow: Bits, wide: npt.NDArray[np.uint32]) -> None:
-    for c in range(len(narrow)):
-        wide[c] = np.uint32(narrow[c]) << np.uint32(16)
+@_conv.register_fake
+def _unpooled(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    batch, height, width, _ = x.shape
+    return x.new_empty(batch, height - 2, width - 2, len(weight))
 
 
-@njit(cache=_KEPT)
-def _round(wide: npt.NDArray[np.uint32], narrow: Bits) -> None:
-    """To nearest, ties to even."""
-    for c in range(len(narrow)):
-        odd = (wide[c] >> np.uint32(16)) & np.uint32(1)
-        narrow[c] = np.uint16((wide[c] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+@_conv_max_pool.register_fake
+def _pooled(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (*_tiles(x), len(weight))
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
 
 
-@njit(parallel=True, cache=_KEPT)
-def _split(images: Bits, tiles: Bits) -> None:
-    """B^T D B of every tile D, which overlap by two pixels: (B, H, W, C) to (16, B, H/2 - 1, W/2 - 1, C)."""
-    count, rows, columns, channels = tiles.shape[1:]
-    for n in prange(count):
-        d, half, out = _block(), _block(), _block()
-        for row in range(rows):
-            for column in range(columns):
-                for start in range(0, channels, _LANES):
-                    end = min(start + _LANES, channels)
-                    for a in range(4):
-                        for b in range(4):
-                            pixel = images[n, 2 * row + a, 2 * column + b, start:end]
-                            _widen(pixel, d[a, b].view(np.uint32))
-                    for b in range(4):
-                        for c in range(end - start):
-                            half[0, b, c] = d[0, b, c] - d[2, b, c]
-                            half[1, b, c] = d[1, b, c] + d[2, b, c]
-                            half[2, b, c] = d[2, b, c] - d[1, b, c]
-                            half[3, b, c] = d[1, b, c] - d[3, b, c]
-                    for a in range(4):
-                        for c in range(end - start):
-                            out[a, 0, c] = half[a, 0, c] - half[a, 2, c]
-                            out[a, 1, c] = half[a, 1, c] + half[a, 2, c]
-                            out[a, 2, c] = half[a, 2, c] - half[a, 1, c]
-                            out[a, 3, c] = half[a, 1, c] - half[a, 3, c]
-                    for a in range(4):
-                        for b in range(4):
-                            _round(out[a, b].view(np.uint32), tiles[4 * a + b, n, row, column, start:end])
+@_conv_backward.register_fake
+def _(_: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(x), torch.empty_like(weight)
 
 
-@njit(parallel=True, cache=_KEPT)
-def _merge(tiles: Bits, images: Bits) -> None:
-    """The adjoint of `_split`: each pixel is the sum of what up to four tiles say of it."""
-    count, rows, columns, channels = tiles.shape[1:]
-    for n in prange(count):
-        total = np.empty((2 * rows + 2, 2 * columns + 2, _LANES), np.float32)
-        d, half = _block(), _block()
-        for start in range(0, channels, _LANES):
-            end = min(start + _LANES, channels)
-            total[:] = 0
-            for row in range(rows):
-                for column in range(columns):
-                    for a in range(4):
-                        for b in range(4):
-                            _widen(tiles[4 * a + b, n, row, column, start:end], d[a, b].view(np.uint32))
-                    for b in range(4):
-                        for c in range(end - start):
-                            half[0, b, c] = d[0, b, c]
-                            half[1, b, c] = d[1, b, c] - d[2, b, c] + d[3, b, c]
-                            half[2, b, c] = d[1, b, c] + d[2, b, c] - d[0, b, c]
-                            half[3, b, c] = -d[3, b, c]
-                    for a in range(4):
-                        for c in range(end - start):
-                            pixels = total[2 * row + a]
-                            pixels[2 * column, c] += half[a, 0, c]
-                            pixels[2 * column + 1, c] += half[a, 1, c] - half[a, 2, c] + half[a, 3, c]
-                            pixels[2 * column + 2, c] += half[a, 1, c] + half[a, 2, c] - half[a, 0, c]
-                            pixels[2 * column + 3, c] -= half[a, 3, c]
-            for y in range(2 * rows + 2):
-                for x in range(2 * columns + 2):
-                    _round(total[y, x].view(np.uint32), images[n, y, x, start:end])
+@_conv_max_pool_backward.register_fake
+def _(_: torch.Tensor, place: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    del place
+    return torch.empty_like(x), torch.empty_like(weight)
 
 
-@njit(cache=_KEPT)
-def _inverse(p: Block, half: Block, pixels: Block, count: int) -> None:
-    """A^T P A: (4, 4, C) to the first (2, 2, C) of `pixels`."""
-    for b in range(4):
-        for c in range(count):
-            half[0, b, c] = p[0, b, c] + p[1, b, c] + p[2, b, c]
-            half[1, b, c] = p[1, b, c] - p[2, b, c] - p[3, b, c]
-    for i in range(2):
-        for c in range(count):
-            pixels[i, 0, c] = half[i, 0, c] + half[i, 1, c] + half[i, 2, c]
-            pixels[i, 1, c] = half[i, 1, c] - half[i, 2, c] - half[i, 3, c]
+def _keep(ctx: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+    """Save what the backward pass reads: which pixels were the largest, if any were chosen, and the inputs."""
+    ctx.save_for_backward(*(output[1:] if isinstance(output, tuple) else ()), *inputs)
 
 
-@njit(cache=_KEPT)
-def _either(one: Bits, other: Bits, target: Bits) -> None:
-    for c in range(len(target)):
-        target[c] = one[c] | other[c]
-
-
-@njit(parallel=True, cache=_KEPT)
-def _pool(products: Bits, pooled: Bits, place: npt.NDArray[np.uint8]) -> None:
-    """Of the four pixels of every tile (16, N, K) the largest, and which it is, both (N, K)."""
-    count, filters = pooled.shape
-    for n in prange(count):
-        p, half, pixels = _block(), _block(), _block()
-        largest, which = np.empty(_LANES, np.float32), np.empty(_LANES, np.uint32)
-        for start in range(0, filters, _LANES):
-            end = min(start + _LANES, filters)
-            for a in range(4):
-                for b in range(4):
-                    _widen(products[4 * a + b, n, start:end], p[a, b].view(np.uint32))
-            _inverse(p, half, pixels, end - start)
-            for c in range(end - start):
-                largest[c], which[c] = pixels[0, 0, c], 0
-            for i in range(1, 4):
-                pixel = pixels[i // 2, i % 2]
-                for c in range(end - start):
-                    larger = pixel[c] > largest[c] or pixel[c] != pixel[c]  # what is not a number stays, as in torch
-                    largest[c] = pixel[c] if larger else largest[c]
-                    which[c] = np.uint32(i) if larger else which[c]
-            _round(largest[: end - start].view(np.uint32), pooled[n, start:end])
-            places = place[n, start:end]
-            for c in range(end - start):
-                places[c] = np.uint8(which[c])
-
-
-@njit(parallel=True, cache=_KEPT)
-def _unpool(pooled: Bits, place: npt.NDArray[np.uint8], products: Bits) -> None:
-    """The adjoint of `_pool`, A Y A^T of tiles Y of which one pixel is not zero: so sums are exact, and `or` adds."""
-    count, filters = pooled.shape
-    for n in prange(count):
-        plus, minus = np.empty((2, 2, _LANES), np.uint16), np.empty((2, 2, _LANES), np.uint16)
-        half = np.empty((2, 4, 2, _LANES), np.uint16)
-        for start in range(0, filters, _LANES):
-            end = min(start + _LANES, filters)
-            values, places = pooled[n, start:end], place[n, start:end]
-            for i in range(2):
-                for j in range(2):
-                    for c in range(end - start):
-                        value = values[c] if places[c] == np.uint8(2 * i + j) else np.uint16(0)
-                        plus[i, j, c] = value
-                        minus[i, j, c] = value ^ np.uint16(0x8000) if value else value
-            for j in range(2):
-                for c in range(end - start):
-                    half[0, 0, j, c], half[1, 0, j, c] = plus[0, j, c], minus[0, j, c]
-                    half[0, 1, j, c], half[1, 1, j, c] = plus[0, j, c] | plus[1, j, c], minus[0, j, c] | minus[1, j, c]
-                    half[0, 2, j, c], half[1, 2, j, c] = plus[0, j, c] | minus[1, j, c], minus[0, j, c] | plus[1, j, c]
-                    half[0, 3, j, c], half[1, 3, j, c] = minus[1, j, c], plus[1, j, c]
-            for a in range(4):
-                _either(half[0, a, 0], half[0, a, 0], products[4 * a, n, start:end])
-                _either(half[0, a, 0], half[0, a, 1], products[4 * a + 1, n, start:end])
-                _either(half[0, a, 0], half[1, a, 1], products[4 * a + 2, n, start:end])
-                _either(half[1, a, 1], half[1, a, 1], products[4 * a + 3, n, start:end])
+_conv.register_autograd(
+    lambda ctx, gradient: _conv_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
+)
+_conv_max_pool.register_autograd(
+    lambda ctx, gradient, _: _conv_max_pool_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
+)
