@@ -80,7 +80,7 @@ def test_in_bf16_too_where_what_is_pooled_is_winograds(
     calls: list[int] = []
     real = winograd.conv_max_pool
 
-    def conv_max_pool(x: torch.Tensor, weight: torch.Tensor, *, padding: int) -> torch.Tensor:
+    def conv_max_pool(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> torch.Tensor:
         calls.append(len(x))
         return real(x, weight, padding=padding)
 
@@ -95,6 +95,17 @@ def test_in_bf16_too_where_what_is_pooled_is_winograds(
     expected, found = read_model(tmp_path / "whole").state_dict(), read_model(tmp_path / "run").state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert calls
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_numba_is_done_before_the_first_step_and_not_asked_in_fp32(
+    data: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(winograd, "compile_passes", lambda: calls.append("compiled"))
+    runtime = replace(RUNTIME, amp=True, amp_dtype="bf16") if precision == "bf16" else RUNTIME
+    set_up(RunConfig(data=data, recipe=RECIPE, runtime=runtime))
+    assert calls == (["compiled"] if precision == "bf16" else [])
 
 
 def test_the_stem_is_whitened_by_the_training_images_of_the_run_and_stays_so(run: Path, data: Path) -> None:

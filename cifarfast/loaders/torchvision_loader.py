@@ -158,11 +158,12 @@ class _EpochThread(threading.Thread):
         """The next images (B, 32, 32, 3) and labels (B,); None at the end."""
         try:
             return receive(self, self._queue, stall_seconds)
-        except StalledError:
-            raise UserError(f"the torchvision loader delivered no batch for {stall_seconds:g} s: {_HINT}") from None
-        except EndedError:
+        except (StalledError, EndedError) as error:
+            # One that was killed in the middle of handing over a batch leaves the thread waiting for its rest.
             if codes := [worker.exitcode for worker in self._workers if worker.exitcode]:
                 raise UserError(f"a worker of the torchvision loader died ({_ending(codes[0])}): {_HINT}") from None
+            if isinstance(error, StalledError):
+                raise UserError(f"the torchvision loader delivered no batch for {stall_seconds:g} s: {_HINT}") from None
             if isinstance(self._failure, MemoryError):
                 raise UserError(f"a worker of the torchvision loader had too little memory: {_HINT}") from None
             assert self._failure is not None

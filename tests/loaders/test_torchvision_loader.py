@@ -16,6 +16,7 @@ from scipy.stats import binomtest, chisquare
 from cifarfast.dataset.beton import Beton
 from cifarfast.errors import UserError
 from cifarfast.loaders import Batch, Feed
+from cifarfast.loaders.threads import StalledError
 from cifarfast.loaders.torchvision_loader import TorchvisionLoader
 from cifarfast.patience import STALL_SECONDS
 from cifarfast.recipe import Augmentation
@@ -166,7 +167,7 @@ def loading(path: Path, *, workers: int, stall_seconds: float = STALL_SECONDS) -
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("signum", "stall_seconds", "words"),
-    [(signal.SIGKILL, STALL_SECONDS, "died .killed by SIGKILL"), (signal.SIGSTOP, 1.0, "delivered no batch for 1 s")],
+    [(signal.SIGKILL, 10.0, "died .killed by SIGKILL"), (signal.SIGSTOP, 1.0, "delivered no batch for 1 s")],
 )
 def test_a_worker_that_dies_or_stops_is_reported_in_one_line(
     path: Path, workers: int, signum: signal.Signals, stall_seconds: float, words: str
@@ -183,6 +184,24 @@ def test_a_worker_that_dies_or_stops_is_reported_in_one_line(
     assert "\n" not in str(refusal.value)
     assert time.monotonic() - begun < 20.0
     assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_with_half_a_batch_handed_over_is_reported_as_dead(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's thread then waits for the other half."""
+    with loading(path, workers=1).epoch(0) as batches:
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+
+        def wait(*_: object) -> None:
+            worker.kill()
+            worker.join()
+            raise StalledError
+
+        monkeypatch.setattr("cifarfast.loaders.torchvision_loader.receive", wait)
+        with pytest.raises(UserError, match=r"died \(killed by SIGKILL"):
+            next(batches)
 
 
 @pytest.mark.parametrize(("error", "reported"), [(MemoryError, UserError), (ZeroDivisionError, ZeroDivisionError)])
