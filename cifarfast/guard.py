@@ -40,8 +40,7 @@ class FiniteGuard:
             values: the watched tensors, floating point, in the order of their names.
             step: its number in the run.
         """
-        # The largest magnitude of each, NaN where there is one; a list at once is one kernel on CUDA.
-        largest = torch.stack([loss.detach().abs(), *torch._foreach_norm(values, math.inf)])
+        largest = torch.stack([loss.detach().abs(), *_magnitudes(values)])
         bad = ~(largest <= LARGEST).all()
         self._streak.copy_(torch.where(bad, self._streak + 1, 0))
         self._skipped += bad
@@ -77,6 +76,13 @@ class FiniteGuard:
             "fatal_step": self._fatal_step,
             "fatal_values": self._fatal_values,
         }
+
+
+def _magnitudes(values: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """The largest magnitude in each, NaN where there is one."""
+    if values and values[0].device.type != "cpu":
+        return torch._foreach_norm(values, math.inf)  # one kernel for the whole list on CUDA
+    return [torch.maximum(value.amax(), -value.amin()) for value in values]  # a sixth of the time of a norm on a CPU
 
 
 def _nan_is_largest(named: tuple[float, str]) -> tuple[bool, float]:

@@ -48,19 +48,21 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        kept = state["momentum_buffer"]
-        momentum = group["momentum"] * kept + gradient
-        direction = gradient + group["momentum"] * momentum
+        kept, share = state["momentum_buffer"], group["momentum"]
+        momentum = torch.add(gradient, kept, alpha=share)
+        direction = torch.add(gradient, momentum, alpha=share)
         if group["orthogonal"]:
             start = parameter * (len(parameter) ** 0.5 / parameter.norm())
             direction = orthogonalised(direction, self._dtype)
         else:
-            start = parameter
-            direction = direction + group["weight_decay"] * parameter
-        moved = start - group["lr"] * direction
+            start = torch.mul(parameter, 1.0 - group["lr"] * group["weight_decay"])
+        moved = start.sub_(direction, alpha=group["lr"])
         for tensor, new in ((kept, momentum), (parameter, moved)):
             # Not `new` times zero: that is NaN where a gradient is.
-            tensor.copy_(new if self.found_inf is None else torch.where(self.found_inf > 0, tensor, new))
+            if self.found_inf is None:
+                tensor.copy_(new)
+            else:
+                torch.where(self.found_inf > 0, tensor, new, out=tensor)
 
 
 def orthogonalised(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
