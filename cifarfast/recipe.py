@@ -171,10 +171,11 @@ REFERENCE_TUNED = Recipe(
     name="reference-tuned",
     target_accuracy=0.945,
     whitening=True,
+    norm_scale=False,
     optimizer="muon",
     max_lr=0.1,
     head_lr=0.01,
-    bias_lr=0.05,
+    bias_lr=5.0,
     # From the peak straight down to nothing.
     pct_start=0.0,
     div_factor=1.0,
