@@ -30,7 +30,7 @@ WAYS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 def bench_pooling(lab: Lab, way: str) -> Entrant:
     """Forward and backward, of whole images, what the second and the third stage of `speedrun-94` do first."""
     how, width = execution(lab, "bf16"), SPEEDRUN_94.width
-    if how.device.target.type != "cpu":
+    if not winograd.runs_on(how.device.target, torch.bfloat16):
         raise UserError(f"Winograd's algorithm is for bf16 on a CPU, and this is measured on {how.device.target.type}")
     passes = []
     for channels, side in ((width, 16), (4 * width, 8)):

@@ -153,7 +153,7 @@ def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | Non
         step.reset(model, recipe, seed=seed)
         return step
     placed = site.device.place(model)
-    if site.device.compute_dtype == torch.bfloat16 and site.device.target.type == "cpu":
+    if winograd.runs_on(site.device.target, site.device.compute_dtype):
         winograd.compile_passes()  # in the first step it would be on a run's clock
     step = TrainStep(placed, recipe, site.device, mean=manifest.mean, std=manifest.std, seed=seed, images=images)
     site.steps[compiled_part(recipe)] = step

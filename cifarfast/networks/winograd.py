@@ -34,12 +34,16 @@ and memory is no faster beside them.
 """
 
 
+def runs_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there are passes for images of this dtype on this device."""
+    return device.type == "cpu" and dtype == torch.bfloat16
+
+
 def suits(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> bool:
     """Whether `conv` and `conv_max_pool` take these images and filters, and are faster than torch's operations."""
     filters, channels = weight.shape[:2]
     return (
-        x.device.type == "cpu"
-        and x.dtype == torch.bfloat16
+        runs_on(x.device, x.dtype)
         and x.is_contiguous(memory_format=torch.channels_last)
         and weight.shape[2:] == (3, 3)
         and all(side % 2 == 0 and side + 2 * padding >= 4 for side in x.shape[2:])
