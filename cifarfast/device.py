@@ -16,6 +16,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch.nn import functional as F
 
+from cifarfast.capture import Captured, CudaGraphs, Graphs
 from cifarfast.errors import UserError
 from cifarfast.heap import keep_freed_memory
 from cifarfast.runtime import Runtime
@@ -38,6 +39,8 @@ class Device:
     """Precision of autocast, None for fp32 throughout."""
     memory_format: torch.memory_format
     """Layout of images, activations and weights."""
+    graphs: Graphs | None = None
+    """What captures steps; None where the host launches each kernel by itself."""
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -88,6 +91,10 @@ class Device:
         """torch.compile for the static shapes of training."""
         return torch.compile(function, dynamic=False)
 
+    def captured(self, function: Callable[..., object]) -> Callable[..., object]:
+        """The function, as a graph where this device has them; what it may do is in `Captured`."""
+        return function if self.graphs is None else Captured(function, self.graphs)
+
     def synchronize(self) -> None:
         """Wait until everything that was asked of the device is done."""
         if self.target.type == "cuda":
@@ -126,7 +133,9 @@ def open_device(runtime: Runtime, note: Callable[[str], None]) -> Device:
     _fast_math(kind, deterministic=runtime.deterministic)
     amp_dtype = _amp_dtype(kind, runtime, note) if runtime.amp else None
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-    return Device(target=torch.device(kind), amp_dtype=amp_dtype, memory_format=layout)
+    target = torch.device(kind)
+    graphs = CudaGraphs(target) if kind == "cuda" and runtime.cuda_graphs else None
+    return Device(target=target, amp_dtype=amp_dtype, memory_format=layout, graphs=graphs)
 
 
 def probe_bf16(*, rounds: int = 5) -> float:

@@ -32,13 +32,13 @@ class FiniteGuard:
         self._fatal_values = torch.zeros(1 + sum(map(len, watched.values())), device=device)
 
     @torch.no_grad()  # the weights are among the values, and their graph would grow with every step
-    def judge(self, loss: torch.Tensor, values: list[torch.Tensor], step: int) -> torch.Tensor:
+    def judge(self, loss: torch.Tensor, values: list[torch.Tensor], step: int | torch.Tensor) -> torch.Tensor:
         """1.0 where this step must change nothing, else 0.0: a float tensor () on the device.
 
         Args:
             loss: mean loss ().
             values: the watched tensors, floating point, in the order of their names.
-            step: its number in the run.
+            step: its number in the run, or int64 () on the device.
         """
         largest = torch.stack([loss.detach().abs(), *_magnitudes(values)])
         bad = ~(largest <= LARGEST).all()

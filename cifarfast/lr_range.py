@@ -236,3 +236,4 @@ def _restoring_step(step: TrainStep) -> Iterator[None]:
             yield
     finally:
         step.guard, step.statistics = guard, statistics
+        step.capture_anew()

@@ -35,28 +35,40 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"momentum": momentum, "weight_decay": 0.0})
         self._dtype = dtype
 
-    @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure
         """Move every parameter that has a gradient."""
-        for group in self.param_groups:
+        self.move(self.rates())
+
+    def rates(self) -> torch.Tensor:
+        """(groups, 3), where the parameters are: learning rate, momentum, and the share that decay leaves."""
+        rates = [
+            (group["lr"], group["momentum"], 1.0 - group["lr"] * group["weight_decay"]) for group in self.param_groups
+        ]
+        first = self.param_groups[0]["params"][0]
+        return torch.tensor(rates, dtype=first.dtype).to(first.device, non_blocking=True)
+
+    @torch.no_grad()
+    def move(self, rates: torch.Tensor) -> None:
+        """`step` at these rates, which the host need not know: with the same tensors it can be captured as a graph."""
+        for group, (lr, momentum, left) in zip(self.param_groups, rates, strict=True):
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, group)
+                    self._move(parameter, lr, momentum, left=None if group["orthogonal"] else left)
 
-    def _move(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
+    def _move(self, parameter: torch.Tensor, lr: torch.Tensor, share: torch.Tensor, left: torch.Tensor | None) -> None:
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        kept, share = state["momentum_buffer"], group["momentum"]
-        momentum = torch.add(gradient, kept, alpha=share)
-        direction = torch.add(gradient, momentum, alpha=share)
-        if group["orthogonal"]:
+        kept = state["momentum_buffer"]
+        momentum = torch.addcmul(gradient, kept, share)
+        direction = torch.addcmul(gradient, momentum, share)
+        if left is None:
             start = parameter * (len(parameter) ** 0.5 / parameter.norm())
             direction = orthogonalised(direction, self._dtype)
         else:
-            start = torch.mul(parameter, 1.0 - group["lr"] * group["weight_decay"])
-        moved = start.sub_(direction, alpha=group["lr"])
+            start = parameter * left
+        moved = start.addcmul_(direction, lr, value=-1)
         for tensor, new in ((kept, momentum), (parameter, moved)):
             # Not `new` times zero: that is NaN where a gradient is.
             if self.found_inf is None:

@@ -21,6 +21,8 @@ class Runtime:
     """Precision under --amp; auto takes bf16 where the device has it. A named one is used unprobed."""
     channels_last: bool = True
     """NHWC memory layout of images, activations and weights."""
+    cuda_graphs: bool = True
+    """On CUDA, capture the step as a graph and replay it: the same kernels, without the host between them."""
     loader: Literal["auto", "ffcv", "resident", "torchvision"] = "auto"
     """What reads the .beton files; auto takes ffcv where it is installed, else resident."""
     workers: int | None = None

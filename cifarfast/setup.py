@@ -87,6 +87,7 @@ class Setup:
             tf32=self.device.tf32,
             cudnn_benchmark=self.device.cudnn_benchmark,
             deterministic=torch.are_deterministic_algorithms_enabled(),
+            cuda_graphs=self.device.graphs is not None,
         )
 
 

@@ -10,12 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from cifarfast.augment import augment, draw_batch, normalize, shrink
+from cifarfast.capture import WARM_UP
 from cifarfast.device import Device
 from cifarfast.errors import NonFiniteError
 from cifarfast.evaluation import Statistics
 from cifarfast.guard import FiniteGuard
 from cifarfast.loaders.base import Batch
 from cifarfast.model import Network
+from cifarfast.muon import Muon
 from cifarfast.networks.resnet import draw_masks
 from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.randomness import generator, seed_of
@@ -75,18 +77,31 @@ class TrainStep:
         """All that a run has beside its weights, as it is before the first step."""
         self.recipe, self._seed = recipe, seed
         self._drops = recipe.dropout > 0.0
+        target = self._device.target
         self.optimizer = build_optimizer(self.model, recipe, dtype=self._device.compute_dtype)
         self.scaler = self._device.scaler()
-        self.statistics = Statistics(self._device.target)
-        self._losses = LastLosses(self._images, self._device.target) if recipe.hard_share < 1.0 else None
+        self.statistics = Statistics(target)
+        self._losses = LastLosses(self._images, target) if recipe.hard_share < 1.0 else None
         parameters = [name for name, _ in self.model.named_parameters()]
         trained = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         running = [name for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
         self.guard = FiniteGuard(
-            self._device.target,
+            target,
             {"gradient": trained, "weight": parameters, "running statistic": running},
             allowed_in_a_row=MAX_FP16_SKIPS_IN_A_ROW if self.scaler.is_enabled() else 0,
         )
+        self._position = torch.zeros((), dtype=torch.int64, device=target)
+        # The argument that GradScaler hands to fused optimizers; `scaler.step` would not know of the other reasons.
+        self._skip = self.optimizer.found_inf = torch.zeros((), device=target)  # type: ignore[attr-defined]
+        self.capture_anew()
+
+    def capture_anew(self) -> None:
+        """Forget the graphs: tensors that they work on were replaced."""
+        self._learn_on_device = self._device.captured(self._learn)
+        self._update: Callable[[], object] = self.optimizer.step
+        if isinstance(self.optimizer, Muon):  # Adam takes a beta1 from the host
+            move, rates = self._device.captured(self.optimizer.move), self.optimizer.rates
+            self._update = lambda: move(rates())
 
     def reset(self, model: Network, recipe: Recipe, *, seed: int) -> None:
         """Begin another run, as a new step would, but with what is compiled already.
@@ -109,26 +124,38 @@ class TrainStep:
             augmented: the loader has cropped, flipped and cut out already; only normalise.
             size: side of the images in pixels, by default what the recipe has for the epoch.
         """
-        images, masks = self.inputs(batch, augmented=augmented, epoch=epoch, number=number, size=size)
+        draws, masks = self._draws(batch, augmented=augmented, epoch=epoch, number=number)
+        indices = None if self._losses is None else self._device.send(torch.from_numpy(batch.indices))
+        self._position.fill_(position)
+        self._learn_on_device(size or self.recipe.size(epoch), batch.images, batch.labels, indices, draws, *masks)
+        self._update()
+
+    def _learn(
+        self,
+        size: int,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        indices: torch.Tensor | None,
+        draws: torch.Tensor | None,
+        *masks: torch.Tensor,
+    ) -> None:
+        """All of a step but the update of the weights, on the device alone."""
+        # As a graph knows them, gradients stay where they are.
+        self.optimizer.zero_grad(set_to_none=self._device.graphs is None)
         # The forward pass changes the running statistics before anything can be judged.
         undo = [(tensor, tensor.clone()) for tensor in self.model.buffers()]
-        loss, logits = self.backward(images, batch.labels, masks)
+        loss, logits = self.backward(self._prepared(images, draws, size), labels, list(masks) or None)
         self.scaler.unscale_(self.optimizer)
-        skip = self.guard.judge(loss, self._watched(), position)
-        # The argument that GradScaler hands to fused optimizers; `scaler.step` would not know of the other reasons.
-        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
-        self.optimizer.step()
+        skip = self._skip.copy_(self.guard.judge(loss, self._watched(), self._position))
         self.scaler.update()
-        self.optimizer.zero_grad()
         for tensor, before in undo:
             torch.where(skip > 0, before, tensor, out=tensor)
         if self._losses is not None:
-            losses = F.cross_entropy(
-                logits, batch.labels, label_smoothing=self.recipe.label_smoothing, reduction="none"
-            )
-            self._losses.record(self._device.send(torch.from_numpy(batch.indices)), losses, skip=skip)
+            assert indices is not None
+            losses = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing, reduction="none")
+            self._losses.record(indices, losses, skip=skip)
         # One batch that fp16 skips must not make an epoch's mean infinite.
-        self.statistics.add(logits, batch.labels, loss, counts=torch.isfinite(loss))
+        self.statistics.add(logits, labels, loss, counts=torch.isfinite(loss))
 
     def ranking(self, *, new: bool) -> Losses | None:
         """The losses by which an epoch chooses its images; None where it takes all of them.
@@ -151,17 +178,29 @@ class TrainStep:
             The images (B, 3, S, S) in the precision and layout in use, augmented, S being `size` or what the recipe has
             for the epoch, and the dropout masks of `draw_masks`, None where nothing is dropped.
         """
-        dtype, count = self._device.compute_dtype, len(batch.labels)
-        if augmented:
-            images = normalize(batch.images, self.mean, self.std, dtype)
+        draws, masks = self._draws(batch, augmented=augmented, epoch=epoch, number=number)
+        return self._prepared(batch.images, draws, size or self.recipe.size(epoch)), masks or None
+
+    def _draws(
+        self, batch: Batch, *, augmented: bool, epoch: int, number: int
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        """What chance has for a batch, on the device: how it is augmented, and dropout masks; neither where not due."""
+        draws, masks, settings = None, [], self.recipe.augmentation
+        if not augmented:
+            draws = self._device.send(draw_batch(settings, batch.indices, seed=self._seed, epoch=epoch, number=number))
+        if self._drops:
+            seed = seed_of(self._seed, "dropout", epoch, number)
+            masks = draw_masks(len(batch.labels), seed, device=self._device.target)
+        return draws, masks
+
+    def _prepared(self, images: torch.Tensor, draws: torch.Tensor | None, size: int) -> torch.Tensor:
+        """Images as the network takes them; without draws they are augmented already."""
+        dtype = self._device.compute_dtype
+        if draws is None:
+            images = normalize(images, self.mean, self.std, dtype)
         else:
-            settings = self.recipe.augmentation
-            draws = draw_batch(settings, batch.indices, seed=self._seed, epoch=epoch, number=number)
-            images = self._augment(batch.images, self._device.send(draws), self.mean, self.std, settings, dtype)
-        images = shrink(images, size or self.recipe.size(epoch)).contiguous(memory_format=self._device.memory_format)
-        if not self._drops:
-            return images, None
-        return images, draw_masks(count, seed_of(self._seed, "dropout", epoch, number), device=self._device.target)
+            images = self._augment(images, draws, self.mean, self.std, self.recipe.augmentation, dtype)
+        return shrink(images, size).contiguous(memory_format=self._device.memory_format)
 
     def forward(
         self, images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor] | None
@@ -230,6 +269,7 @@ class TrainStep:
         self.optimizer.state.clear()
         self.optimizer.state.update(state)
         self.scaler.load_state_dict(scaling)
+        self.capture_anew()
 
     def _named(self, optimizer_state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         parts = {
@@ -258,8 +298,7 @@ class TrainStep:
         self._augment, self._forward = self._device.compile(augment), self._device.compile(self._loss)
         try:
             batch = self._noise()
-            first_of_size = {self.recipe.size(epoch): epoch for epoch in reversed(range(self.recipe.epochs))}
-            for epoch in first_of_size.values():
+            for epoch in self._first_of_sizes():
                 images, masks = self.inputs(batch, augmented=False, epoch=epoch, number=0)
                 self.backward(images, batch.labels, masks)
             self._device.synchronize()
@@ -273,6 +312,37 @@ class TrainStep:
             self.model.load_state_dict(buffers, strict=False)
         self.compiled = True
         return time.perf_counter() - start
+
+    def capture(self, *, augmented: bool) -> float | None:
+        """Capture the graphs of a step on noise of each size, where this device has any; all else stays as it is.
+
+        Args:
+            augmented: as for a step.
+
+        Returns:
+            Seconds that took, steps of warm-up included; None without graphs.
+
+        Raises:
+            UserError: no graph can hold what the network does.
+        """
+        if self._device.graphs is None:
+            return None
+        start, batch, scaling = time.perf_counter(), self._noise(), self.scaler.state_dict()
+        before = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        for epoch in self._first_of_sizes():
+            for number in range(WARM_UP + 1):
+                self(batch, augmented=augmented, epoch=epoch, number=number, position=0)
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                # What an optimizer keeps begins as zeros.
+                tensor.copy_(before.get(name, torch.zeros_like(tensor)))
+        self.scaler.load_state_dict(scaling)
+        self._device.synchronize()
+        return time.perf_counter() - start
+
+    def _first_of_sizes(self) -> list[int]:
+        """The first epoch with each size of images."""
+        return list({self.recipe.size(epoch): epoch for epoch in reversed(range(self.recipe.epochs))}.values())
 
     def _watched(self) -> list[torch.Tensor]:
         parameters = list(self.model.parameters())

@@ -39,6 +39,8 @@ class Effective:
     """Whether cuDNN may time its algorithms and choose (on CUDA)."""
     deterministic: bool
     """Whether only deterministic kernels were allowed."""
+    cuda_graphs: bool = False
+    """Whether steps were replayed as CUDA graphs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +189,8 @@ class Summary:
     """Evaluation on the test images."""
     compile_seconds: Compile | None
     """Null where nothing was compiled."""
+    capture_seconds: float | None = None
+    """Capturing CUDA graphs on noise, before the first epoch; null where there are none."""
     images_per_second: float
     """Training images an epoch over the median epoch (the first where there is no other)."""
     data_wait_percent: float
@@ -247,6 +251,7 @@ def machine(fingerprint: Fingerprint, effective: Effective) -> str:
         device,
         effective.precision,
         "compiled" if effective.compile else "eager",
+        *(["CUDA graphs"] if effective.cuda_graphs else []),
         f"torch {fingerprint.packages.get('torch')}",
     ]
     return ", ".join(parts)

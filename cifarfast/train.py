@@ -129,6 +129,8 @@ def _print_result(summary: "Summary", arguments: Arguments) -> None:
     print(f"speed {summary.images_per_second:,.0f} images/s, {summary.data_wait_percent:.1f}% of it waiting for data")
     if summary.compile_seconds is not None:
         print(f"compiled in {summary.compile_seconds.seconds:.1f} s ({summary.compile_seconds.cache} cache)")
+    if summary.capture_seconds is not None:
+        print(f"captured CUDA graphs in {summary.capture_seconds:.1f} s")
     known = RECIPES.get(summary.recipe.name)  # one made in Python has no command
     if known and (summary.epochs < known.epochs or not data.whole):
         print(f"the whole run, about {_whole_run_minutes(summary, known):,.0f} minutes here: {_whole_run(arguments)}")

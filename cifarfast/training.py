@@ -147,6 +147,8 @@ def _train(
         else:
             note(f"{folder.path} has no checkpoint to go on from: starting at the beginning")
         progress.resumed_at.append(progress.steps(schedule.steps_per_epoch))
+    captured = step.capture(augmented=setup.train_loader.augments)
+    watch.add({"run": captured or 0.0})
     folder.write_config(saved_config(config, setup.manifest, started=started))
     folder.rewrite(progress.rows)
     folder.withdraw_diverged()
@@ -173,6 +175,7 @@ def _train(
         model_parameters=sum(p.numel() for p in step.model.parameters() if p.requires_grad),
         flops_per_image=flops_per_image(config.recipe),
         compile_seconds=compiled,
+        capture_seconds=captured,
         skipped_steps=step.guard.skipped_steps(),
         **of_rows(config.recipe, data, progress.rows),
     )

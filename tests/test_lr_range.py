@@ -245,8 +245,12 @@ def test_the_training_step_is_restored_whether_it_ends_diverges_or_is_interrupte
     assert (wild.stopped, wild.points[-1].loss) == ("non-finite", None)
     assert state_of(step) == before
 
-    def interrupt(*_: object) -> Iterator[None]:
-        raise KeyboardInterrupt
+    calls, zero_grad = count(), step.optimizer.zero_grad
+
+    def interrupt(**options: bool) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        zero_grad(**options)
 
     monkeypatch.setattr(step.optimizer, "zero_grad", interrupt)
     with pytest.raises(KeyboardInterrupt):

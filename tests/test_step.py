@@ -1,7 +1,7 @@
 import copy
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,16 +12,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.augment import augment, draw_batch, normalize
+from cifarfast.capture import Graphs
 from cifarfast.device import AmpDtype, Device
 from cifarfast.errors import NonFiniteError
 from cifarfast.loaders.base import Batch
-from cifarfast.model import build_model
+from cifarfast.model import Network, build_model
 from cifarfast.networks.resnet import ResNet
 from cifarfast.randomness import generator
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
 from cifarfast.schedule import one_cycle
 from cifarfast.selection import NEVER_SEEN, Losses
 from cifarfast.step import TrainStep, compiled_part
+from tests.tape import Tape
 from tests.tiny import build_tiny
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
@@ -35,8 +37,13 @@ SCHEDULE = one_cycle(replace(PLAIN, max_lr=1e-3, div_factor=1.0, epochs=1), step
 NAN = math.nan
 
 
-def device(*, amp_dtype: AmpDtype | None = None, layout: torch.memory_format = torch.channels_last) -> Device:
-    return Device(target=CPU, amp_dtype=amp_dtype, memory_format=layout)
+def device(
+    *,
+    amp_dtype: AmpDtype | None = None,
+    layout: torch.memory_format = torch.channels_last,
+    graphs: Graphs | None = None,
+) -> Device:
+    return Device(target=CPU, amp_dtype=amp_dtype, memory_format=layout, graphs=graphs)
 
 
 def batch(number: int, size: int = 8) -> Batch:
@@ -450,6 +457,98 @@ def test_a_step_that_begins_again_is_a_new_one(compiled: bool) -> None:
     for expected, found in ((other, again), (one, back)):
         assert expected.keys() == found.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def state(step: TrainStep) -> dict[str, torch.Tensor]:
+    """All that a step carries on, its loss scale too."""
+    scaling = {name: torch.tensor(value) for name, value in step.scaler.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in step.tensors().items()} | scaling
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    unlike = [
+        name for name, tensor in one.items() if not torch.equal(tensor.nan_to_num(7.0), other[name].nan_to_num(7.0))
+    ]
+    assert not unlike
+
+
+def steps_of(step: TrainStep, poisoned: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
+    """The state after each of eleven steps, each with rates, image size and number of its own."""
+    for number in range(11):
+        step.set(lr=1e-3 * (number + 1), momentum=0.9 - 0.05 * number)
+        images, labels, indices = batch(number, step.recipe.batch_size)
+        if number == poisoned:
+            with torch.no_grad():
+                next(step.model.parameters()).view(-1)[0] = NAN
+        step(
+            Batch(images, labels, indices + number),
+            augmented=number % 4 == 3,
+            epoch=number % 2,
+            number=number,
+            position=number,
+        )
+        yield state(step)
+
+
+CAPTURED: dict[str, tuple[Recipe, AmpDtype | None, int | None]] = {
+    "adam": (replace(PLAIN, batch_size=2, dropout=0.3), None, None),
+    "muon": (replace(SPEEDRUN, batch_size=2, hard_share=0.5, epochs=2), "bf16", None),
+    "ghost batches": (replace(WHITENED, batch_size=4, ghost_batch=2), None, None),
+    "fp16": (replace(PLAIN, batch_size=2), "fp16", None),
+    "divergence": (replace(PLAIN, batch_size=2), None, 9),
+    "divergence of muon": (replace(SPEEDRUN, batch_size=2), None, 9),
+}
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_captured_steps_are_those_that_are_not(name: str) -> None:
+    """Of the tape, as of a graph: whatever changes from step to step must be in a tensor that stays where it is."""
+    recipe, precision, poisoned = CAPTURED[name]
+    build: Callable[..., Network] = build_tiny if precision == "fp16" else build_model  # which a CPU emulates
+    plain, captured = (
+        TrainStep(
+            build(recipe, seed=1), recipe, device(amp_dtype=precision, graphs=graphs), mean=MEAN, std=STD, seed=1,
+            images=20,
+        )
+        for graphs in (None, Tape())
+    )  # fmt: skip
+    if precision == "fp16":
+        for step in (plain, captured):  # overflows for the first steps, and grows again
+            step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)
+    before = state(captured)
+    assert captured.capture(augmented=False) is not None
+    fresh = state(captured)
+    assert_same({name: fresh[name] for name in before}, before)
+    assert not any(fresh[name].any() for name in fresh.keys() - before.keys())
+    for one, other in zip(steps_of(plain, poisoned), steps_of(captured, poisoned), strict=True):
+        assert_same(one, other)
+    assert plain.guard.fatal_step() == captured.guard.fatal_step() == poisoned
+    assert plain.guard.skipped_steps() == captured.guard.skipped_steps()
+
+
+def test_without_graphs_nothing_is_captured() -> None:
+    step = trainer(replace(PLAIN, batch_size=2))
+    before = state(step)
+    assert step.capture(augmented=False) is None
+    assert_same(state(step), before)
+
+
+def test_graphs_are_forgotten_with_the_tensors_that_they_know() -> None:
+    recipe = replace(SPEEDRUN, batch_size=2)
+    plain, captured = (trainer(recipe, device(graphs=graphs)) for graphs in (None, Tape()))
+    other = build_model(recipe, seed=2)
+    for step in (plain, captured):
+        advance(step, 4)
+        saved, scaler = copy.deepcopy(step.tensors()), step.scaler.state_dict()
+        advance(step, 1)
+        step.load(saved, scaler)
+        advance(step, 4)
+    assert_same(state(captured), state(plain))
+    for step in (plain, captured):
+        step.reset(other, replace(recipe, optimizer="adam", weight_decay=0.01), seed=2)
+        advance(step, 4)
+    assert_same(state(captured), state(plain))
 
 
 def hard_trainer(*, share: float = 0.5) -> TrainStep:

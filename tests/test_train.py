@@ -27,7 +27,7 @@ FLAGS = {
     "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay", "--label-smoothing", "--dropout",
     "--crop-padding", "--padding-mode", "--flip-probability", "--alternate-flip", "--cutout-size",
     "--cutout-probability", "--device", "--compile", "--amp", "--amp-dtype", "--channels-last", "--loader",
-    "--workers", "--deterministic",
+    "--workers", "--deterministic", "--cuda-graphs",
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def test_every_flag_reaches_its_field() -> None:
         "--low-resolution 20 --low-resolution-share 0.5 --optimizer muon --max-lr 0.1 --head-lr 0.2 --bias-lr 0.3 "
         "--anneal linear --no-cycle-momentum --dropout 0 --padding-mode zero --alternate-flip --cutout-probability 0.3 "
         "--device cpu --compile --amp --amp-dtype bf16 --no-channels-last --loader resident --workers 2 "
-        "--deterministic"
+        "--deterministic --no-cuda-graphs"
     )
     parsed = parse_arguments(line.split())
     assert parsed == Arguments(
@@ -86,6 +86,7 @@ def test_every_flag_reaches_its_field() -> None:
             loader="resident",
             workers=2,
             deterministic=True,
+            cuda_graphs=False,
         ),
     )
 

@@ -179,6 +179,8 @@ def _durations(run: Run) -> dict[str, str]:
         compiled = summary.compile_seconds
         cache = f"compiling, {compiled.cache} cache" if compiled and compiled.cache else "compiling"
         durations[cache] = compiled.seconds if compiled else None
+        if summary.capture_seconds is not None:
+            durations["capturing CUDA graphs"] = summary.capture_seconds
         durations["waiting for checkpoints"] = summary.checkpoint_seconds
         durations["the whole run"] = summary.total_seconds
     told = {name: "none" if value is None else duration(value) for name, value in durations.items()}
