@@ -45,7 +45,7 @@ class FiniteGuard:
         self._streak.copy_(torch.where(bad, self._streak + 1, 0))
         self._skipped += bad
         fatal = (self._streak > self._allowed) & (self._fatal_step < 0)
-        self._fatal_step.masked_fill_(fatal, step)
+        self._fatal_step.copy_(torch.where(fatal, step, self._fatal_step))
         self._fatal_values.copy_(torch.where(fatal, largest, self._fatal_values))
         return (bad | (self._fatal_step >= 0)).float()
 
