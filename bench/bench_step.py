@@ -76,6 +76,7 @@ def bench_forward_backward(lab: Lab, precision: Precision, layout: Layout, mode:
 def bench_step(lab: Lab, precision: Precision, layout: Layout, mode: Mode) -> Entrant:
     """Augmentation, dropout masks, forward, backward, check of every value, update."""
     step, batch, facts = _open(lab, precision, layout, mode)
+    step.capture(augmented=False)
 
     def once() -> None:
         step(batch, augmented=False, epoch=0, number=0, position=0)

@@ -8,8 +8,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -94,6 +94,16 @@ class Device:
     def captured(self, function: Callable[..., object]) -> Callable[..., object]:
         """The function, as a graph where this device has them; what it may do is in `Captured`."""
         return function if self.graphs is None else Captured(function, self.graphs)
+
+    @contextmanager
+    def varying_batches(self) -> Iterator[None]:
+        """Batches of many sizes: cuDNN does not stop at each new one to try its algorithms."""
+        tries = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = tries
 
     def synchronize(self) -> None:
         """Wait until everything that was asked of the device is done."""

@@ -68,7 +68,8 @@ def evaluate(
     said: list[tuple[torch.Tensor, torch.Tensor]] = []
     model.eval()
     try:
-        with torch.inference_mode():
+        # `selective` asks again about as many images as it is unsure of.
+        with torch.inference_mode(), device.varying_batches():
             for images, labels, _ in batches:
                 inputs = normalize(images, mean, std, device.compute_dtype)
                 with device.autocast():

@@ -304,7 +304,8 @@ class TrainStep:
             self._device.synchronize()
         except Exception as error:  # noqa: BLE001  # compilers fail in many ways, and an eager run shows our own faults
             self._augment, self._forward = augment, self._loss
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
             note(f"torch.compile does not work here ({reason}); training runs eagerly")
             return None
         finally:

@@ -50,3 +50,20 @@ def test_evaluation_is_exact_and_changes_nothing() -> None:
     assert score.images == 19
     assert torch.equal(evaluation.labels, labels)
     torch.testing.assert_close(evaluation.logits, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_cudnn_does_not_try_its_algorithms_for_every_size_of_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`selective` has one of its own each time it asks again."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen: list[bool] = []
+
+    class Network(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cudnn.benchmark)
+            return torch.zeros(len(images), 10)
+
+    batches = (Batch(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2).long(), np.arange(2)) for _ in "ab")
+    device = Device(target=CPU, amp_dtype=None, memory_format=torch.channels_last)
+    evaluate(Network(), batches, device, mean=torch.zeros(3), std=torch.ones(3))
+    assert seen == [False, False]
+    assert torch.backends.cudnn.benchmark

@@ -115,4 +115,6 @@ def test_a_machine_is_named_by_what_it_computes_on() -> None:
     assert machine(made.fingerprint, EFFECTIVE).startswith("2 threads, ")
     assert machine(metal, replace(EFFECTIVE, device="mps")).startswith("MPS, fp32, ")
     nvidia = replace(made.fingerprint, gpu="NVIDIA A100", cuda="13.0")
-    assert machine(nvidia, replace(EFFECTIVE, device="cuda")).startswith("CUDA 13.0, fp32, ")
+    assert machine(nvidia, replace(EFFECTIVE, device="cuda")).startswith("CUDA 13.0, fp32, eager, torch ")
+    captured = replace(EFFECTIVE, device="cuda", cuda_graphs=True)
+    assert machine(nvidia, captured).startswith("CUDA 13.0, fp32, eager, CUDA graphs, torch ")

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
 from cifarfast.networks.convolution import convolved, pooled
+from cifarfast.networks.pooling import global_max_pool
 from cifarfast.networks.whitening import whitening_filters
 
 PATCH = 2
@@ -120,9 +121,7 @@ class ConvNet(nn.Module):
         """
         del masks
         x = self.stage3(self.stage2(self.stage1(self.stem(images))))
-        # Not amax, which finds in the backward pass by equality what was largest: compiled, with GELU computed anew in
-        # another precision, nothing is.
-        logits: torch.Tensor = self.head(F.max_pool2d(x, x.shape[2:]).flatten(1))
+        logits: torch.Tensor = self.head(global_max_pool(x))
         return logits * LOGIT_SCALE
 
 

@@ -1,4 +1,4 @@
-"""2x2 max-pooling."""
+"""Max-pooling: of 2x2 pixels, and of all."""
 
 from typing import Any
 
@@ -17,6 +17,15 @@ def max_pool(x: torch.Tensor) -> torch.Tensor:
         pooled: torch.Tensor = MaxPool.apply(x)
         return pooled
     return F.max_pool2d(x, 2)
+
+
+def global_max_pool(x: torch.Tensor) -> torch.Tensor:
+    """Map (B, C, H, W) to (B, C): the largest pixel of each channel.
+
+    Not by `amax`, whose backward pass looks for pixels that equal the largest and divides by their number: compiled, it
+    looks among values that were computed anew in fp32, finds none that equals one rounded to bf16, and divides by zero.
+    """
+    return F.max_pool2d(x, x.shape[2:]).flatten(1)
 
 
 class MaxPool(torch.autograd.Function):

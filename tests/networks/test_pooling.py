@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cifarfast.networks.pooling import MaxPool, max_pool
+from cifarfast.networks.pooling import MaxPool, global_max_pool, max_pool
 
 Pool = Callable[[torch.Tensor], torch.Tensor]
 
@@ -71,3 +71,24 @@ def test_an_exported_network_has_torchs_own() -> None:
     assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == [
         "aten.max_pool2d.default"
     ]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_of_all_pixels_it_is_the_largest(size: int) -> None:
+    images = torch.randn(4, 5, size, size, generator=torch.Generator().manual_seed(0))
+    images = images.contiguous(memory_format=torch.channels_last)
+    for mine, reference in zip(pooled(global_max_pool, images), pooled(lambda x: x.amax((2, 3)), images), strict=True):
+        torch.testing.assert_close(mine, reference)
+
+
+def test_compiled_after_a_rounded_activation_it_still_finds_the_largest() -> None:
+    """By `amax` all these gradients are 0 / 0."""
+
+    def tail(x: torch.Tensor) -> torch.Tensor:
+        return global_max_pool(F.gelu(x + 1))
+
+    images = torch.randn(4, 8, 3, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    images = images.contiguous(memory_format=torch.channels_last)
+    compiled = torch.compile(tail, dynamic=False)
+    for mine, reference in zip(pooled(compiled, images), pooled(tail, images), strict=True):
+        torch.testing.assert_close(mine, reference)
