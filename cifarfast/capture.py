@@ -56,7 +56,8 @@ class CudaGraphs:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 call()
         except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
+            # Ending a capture that has failed fails too, and does not say why.
+            reason = str(error.__context__ or error).partition("\n")[0]
             raise UserError(f"the step cannot be captured as a CUDA graph ({reason}): add --no-cuda-graphs") from error
         return graph.replay
 

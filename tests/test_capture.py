@@ -1,9 +1,11 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from cifarfast.capture import WARM_UP, Captured
+from cifarfast.capture import WARM_UP, Captured, CudaGraphs
+from cifarfast.errors import UserError
 from tests.tape import Tape
 
 
@@ -82,3 +84,27 @@ def test_waiting_for_the_device_cannot_be_captured() -> None:
         captured(torch.ones(2))
     with pytest.raises(RuntimeError, match="capturing"):
         captured(torch.ones(2))
+
+
+def test_what_cannot_be_captured_is_said_with_its_first_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch fails: in what is captured, and again where the capture ends."""
+
+    @contextmanager
+    def graph(*_: object, **__: object) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+
+    def wait() -> None:
+        raise RuntimeError("not permitted when stream is capturing\nSearch for it")
+
+    with pytest.raises(UserError) as raised:
+        CudaGraphs(torch.device("cuda")).capture(wait)
+    assert str(raised.value) == (
+        "the step cannot be captured as a CUDA graph (not permitted when stream is capturing): add --no-cuda-graphs"
+    )
