@@ -15,6 +15,7 @@ FLAGS = {
     "--recipe", "--seeds", "--out", "--data", "--train-images", "--test-images", "--verify", "--checkpoint-minutes",
     "--margin",
     "--device", "--compile", "--amp", "--amp-dtype", "--channels-last", "--loader", "--workers", "--deterministic",
+    "--cuda-graphs",
 }  # fmt: skip
 
 
