@@ -116,7 +116,7 @@ def test_divergence_stops_the_run_before_the_weights(data: Path, tmp_path: Path)
 
 def test_an_epoch_that_ends_before_fp16_gives_up_is_divergence_too(data: Path, tmp_path: Path) -> None:
     runtime = Runtime(device="cpu", loader="resident", amp=True, amp_dtype="fp16")
-    recipe = replace(TINY, max_lr=1e30, div_factor=1.0)
+    recipe = replace(TINY, network="convnet", width=4, dropout=0.0, max_lr=1e30, div_factor=1.0)
     with pytest.raises(NonFiniteError, match=r"^training diverged in epoch \d: its mean loss is .*nan on test images"):
         cifarfast.fit(recipe, runtime, data=data, out=tmp_path / "run", train_images=16, test_images=4)
     diverged = read_diverged(tmp_path / "run")
