@@ -87,7 +87,8 @@ class Captured:
         if layout not in self._captured:
             self._calls[layout] += 1
             if self._calls[layout] <= WARM_UP:
-                return self._graphs.warm_up(partial(self._function, *arguments))
+                self._graphs.warm_up(partial(self._function, *arguments))
+                return
             kept = [argument.clone() if isinstance(argument, torch.Tensor) else argument for argument in arguments]
             replay = self._graphs.capture(partial(self._function, *kept))
             self._captured[layout] = [tensor for tensor in kept if isinstance(tensor, torch.Tensor)], replay
@@ -96,7 +97,6 @@ class Captured:
         for tensor, new in zip(inputs, given, strict=True):
             tensor.copy_(new)
         replay()
-        return None
 
 
 def _layout(argument: torch.Tensor | Hashable) -> Hashable:
