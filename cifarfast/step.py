@@ -129,6 +129,8 @@ class TrainStep:
         self._position.fill_(position)
         self._learn_on_device(size or self.recipe.size(epoch), batch.images, batch.labels, indices, draws, *masks)
         self._update()
+        # A graph knows where gradients are: there they stay.
+        self.optimizer.zero_grad(set_to_none=self._device.graphs is None)
 
     def _learn(
         self,
@@ -140,8 +142,6 @@ class TrainStep:
         *masks: torch.Tensor,
     ) -> None:
         """All of a step but the update of the weights, on the device alone."""
-        # As a graph knows them, gradients stay where they are.
-        self.optimizer.zero_grad(set_to_none=self._device.graphs is None)
         # The forward pass changes the running statistics before anything can be judged.
         undo = [(tensor, tensor.clone()) for tensor in self.model.buffers()]
         loss, logits = self.backward(self._prepared(images, draws, size), labels, list(masks) or None)
