@@ -134,19 +134,19 @@ def _read_finished(folder: Path) -> FinishedRun:
 
 
 def mean_epoch(recipe: Recipe, rows: Sequence[EpochRow]) -> float:
-    """Training seconds of a run's epochs, in the mean, each as long as the median of those with images of its size.
+    """Training seconds of a run's epochs, in the mean, each as long as the median of those that do the same.
 
     The first of the run, which warms up, is in no median that has another.
     """
-    sizes = [recipe.size(row.epoch - 1) for row in rows]
+    works = [recipe.work(row.epoch - 1) for row in rows]
     seconds = {
-        size: [row.epoch_seconds for row, other in zip(rows, sizes, strict=True) if other == size]
-        for size in dict.fromkeys(sizes)
+        work: [row.epoch_seconds for row, other in zip(rows, works, strict=True) if other == work]
+        for work in dict.fromkeys(works)
     }
     medians = {
-        size: statistics.median(found[1:] or found if size == sizes[0] else found) for size, found in seconds.items()
+        work: statistics.median(found[1:] or found if work == works[0] else found) for work, found in seconds.items()
     }
-    return statistics.fmean(medians[size] for size in sizes)
+    return statistics.fmean(medians[work] for work in works)
 
 
 def _facts(summary: Summary) -> dict[str, Any]:

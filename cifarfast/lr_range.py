@@ -107,7 +107,7 @@ def sweep_step(
     """Range test of a training step, with its loader, augmentation, precision and compiled code.
 
     The step is as it was afterwards. Momentum is that of the schedule's peak, for it is the peak's
-    learning rate that is sought; so is the size of the images.
+    learning rate that is sought; so is all else that the recipe has there.
 
     Args:
         validation: judge by the mean loss over these images after each step.
@@ -115,14 +115,14 @@ def sweep_step(
     """
     recipe = step.recipe
     momentum = recipe.base_momentum if recipe.cycle_momentum else recipe.max_momentum
-    size = recipe.size(min(int(recipe.pct_start * recipe.epochs), recipe.epochs - 1))
+    work = recipe.work(min(int(recipe.pct_start * recipe.epochs), recipe.epochs - 1))
     with _restoring_step(step), closing(_endless(loader)) as batches:
 
         def advance(lr: float) -> float:
             on_step()
             position, epoch, number, batch = next(batches)
             step.set(lr=lr, momentum=momentum)
-            step(batch, augmented=loader.augments, epoch=epoch, number=number, position=position, size=size)
+            step(batch, augmented=loader.augments, epoch=epoch, number=number, position=position, work=work)
             loss = step.statistics.take().loss
             if step.guard.fatal_step() is not None:  # a gradient may be infinite where the loss is not
                 return math.nan

@@ -21,9 +21,10 @@ from cifarfast.muon import Muon
 from cifarfast.networks.resnet import draw_masks
 from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.randomness import generator, seed_of
-from cifarfast.recipe import Recipe
+from cifarfast.recipe import Recipe, Work
 from cifarfast.schedule import OneCycle
 from cifarfast.selection import LastLosses, Losses
+from cifarfast.sharpness import uphill
 
 # fp16 skips a step and halves its loss scale when gradients overflow, which is how it finds the scale.
 # The initial 2**16 is used up after 16 halvings: a longer streak is not the scale's fault.
@@ -32,7 +33,7 @@ MAX_FP16_SKIPS_IN_A_ROW = 20
 _NEVER_COMPILED = (
     "name", "target_accuracy", "epochs", "max_lr", "div_factor", "final_div_factor", "pct_start", "anneal",
     "cycle_momentum", "base_momentum", "max_momentum", "weight_decay", "tta", "optimizer", "head_lr", "bias_lr",
-    "hard_share",
+    "hard_share", "sharpness_radius", "sharpness_share",
 )  # fmt: skip
 
 
@@ -116,25 +117,24 @@ class TrainStep:
         self._begin(recipe, seed)
 
     def __call__(
-        self, batch: Batch, *, augmented: bool, epoch: int, number: int, position: int, size: int | None = None
+        self, batch: Batch, *, augmented: bool, epoch: int, number: int, position: int, work: Work | None = None
     ) -> None:
         """Train on batch `number` of `epoch`, which is step `position` of the run.
 
         Args:
             augmented: the loader has cropped, flipped and cut out already; only normalise.
-            size: side of the images in pixels, by default what the recipe has for the epoch.
+            work: what is done, by default what the recipe has for the epoch.
         """
         draws, masks = self._draws(batch, augmented=augmented, epoch=epoch, number=number)
         indices = None if self._losses is None else self._device.send(torch.from_numpy(batch.indices))
         self._position.fill_(position)
-        self._learn_on_device(size or self.recipe.size(epoch), batch.images, batch.labels, indices, draws, *masks)
+        self._learn_on_device(work or self.recipe.work(epoch), batch.images, batch.labels, indices, draws, *masks)
         self._update()
-        # A graph knows where gradients are: there they stay.
-        self.optimizer.zero_grad(set_to_none=self._device.graphs is None)
+        self._forget_gradients()
 
     def _learn(
         self,
-        size: int,
+        work: Work,
         images: torch.Tensor,
         labels: torch.Tensor,
         indices: torch.Tensor | None,
@@ -144,7 +144,12 @@ class TrainStep:
         """All of a step but the update of the weights, on the device alone."""
         # The forward pass changes the running statistics before anything can be judged.
         undo = [(tensor, tensor.clone()) for tensor in self.model.buffers()]
-        loss, logits = self.backward(self._prepared(images, draws, size), labels, list(masks) or None)
+        inputs = self._prepared(images, draws, work.size), labels, list(masks) or None
+        loss, logits = self.backward(*inputs)
+        if work.sharpness_radius:
+            with uphill(self.model, work.sharpness_radius):
+                self._forget_gradients()
+                self.backward(*inputs)
         self.scaler.unscale_(self.optimizer)
         skip = self._skip.copy_(self.guard.judge(loss, self._watched(), self._position))
         self.scaler.update()
@@ -156,6 +161,10 @@ class TrainStep:
             self._losses.record(indices, losses, skip=skip)
         # One batch that fp16 skips must not make an epoch's mean infinite.
         self.statistics.add(logits, labels, loss, counts=torch.isfinite(loss))
+
+    def _forget_gradients(self) -> None:
+        # A graph knows where gradients are: there they stay.
+        self.optimizer.zero_grad(set_to_none=self._device.graphs is None)
 
     def ranking(self, *, new: bool) -> Losses | None:
         """The losses by which an epoch chooses its images; None where it takes all of them.
@@ -170,16 +179,16 @@ class TrainStep:
         return self._losses.ranking()
 
     def inputs(
-        self, batch: Batch, *, augmented: bool, epoch: int, number: int, size: int | None = None
+        self, batch: Batch, *, augmented: bool, epoch: int, number: int
     ) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
         """What the network is given for batch `number` of `epoch`.
 
         Returns:
-            The images (B, 3, S, S) in the precision and layout in use, augmented, S being `size` or what the recipe has
-            for the epoch, and the dropout masks of `draw_masks`, None where nothing is dropped.
+            The images (B, 3, S, S) in the precision and layout in use, augmented, S being what the recipe has for the
+            epoch, and the dropout masks of `draw_masks`, None where nothing is dropped.
         """
         draws, masks = self._draws(batch, augmented=augmented, epoch=epoch, number=number)
-        return self._prepared(batch.images, draws, size or self.recipe.size(epoch)), masks or None
+        return self._prepared(batch.images, draws, self.recipe.work(epoch).size), masks or None
 
     def _draws(
         self, batch: Batch, *, augmented: bool, epoch: int, number: int
@@ -298,7 +307,7 @@ class TrainStep:
         self._augment, self._forward = self._device.compile(augment), self._device.compile(self._loss)
         try:
             batch = self._noise()
-            for epoch in self._first_of_sizes():
+            for epoch in self._first_of_each_work():
                 images, masks = self.inputs(batch, augmented=False, epoch=epoch, number=0)
                 self.backward(images, batch.labels, masks)
             self._device.synchronize()
@@ -315,7 +324,7 @@ class TrainStep:
         return time.perf_counter() - start
 
     def capture(self, *, augmented: bool) -> float | None:
-        """Capture the graphs of a step on noise of each size, where this device has any; all else stays as it is.
+        """Capture the graphs of all steps on noise, where this device has any; all else stays as it is.
 
         Args:
             augmented: as for a step.
@@ -330,7 +339,7 @@ class TrainStep:
             return None
         start, batch, scaling = time.perf_counter(), self._noise(), self.scaler.state_dict()
         before = {name: tensor.clone() for name, tensor in self.tensors().items()}
-        for epoch in self._first_of_sizes():
+        for epoch in self._first_of_each_work():
             for number in range(WARM_UP + 1):
                 self(batch, augmented=augmented, epoch=epoch, number=number, position=0)
         with torch.no_grad():
@@ -341,9 +350,9 @@ class TrainStep:
         self._device.synchronize()
         return time.perf_counter() - start
 
-    def _first_of_sizes(self) -> list[int]:
-        """The first epoch with each size of images."""
-        return list({self.recipe.size(epoch): epoch for epoch in reversed(range(self.recipe.epochs))}.values())
+    def _first_of_each_work(self) -> list[int]:
+        """The first epoch of those in which the same is done."""
+        return list({self.recipe.work(epoch): epoch for epoch in reversed(range(self.recipe.epochs))}.values())
 
     def _watched(self) -> list[torch.Tensor]:
         parameters = list(self.model.parameters())

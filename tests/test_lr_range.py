@@ -274,14 +274,14 @@ def test_the_sweep_trains_as_training_does(step: TrainStep, data: Path) -> None:
     assert [point.loss for point in swept.points] == pytest.approx(losses[:3], rel=1e-6)
 
 
-@pytest.mark.parametrize(("pct_start", "size"), [(0.0, 24), (0.75, 32)])
-def test_the_images_are_as_large_as_at_the_peak(
-    pct_start: float, size: int, data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("pct_start", "sizes_of_passes"), [(0.0, [24] * 3), (0.75, [32] * 6)])
+def test_the_steps_do_what_those_at_the_peak_do(
+    pct_start: float, sizes_of_passes: list[int], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not as large as the sweep's own epochs would have them, of which there are two."""
+    """Not what the sweep's own epochs would do, of which there are two: the second with large images and uphill."""
     recipe = replace(
         TINY, network="convnet", width=4, dropout=0.0, epochs=2, pct_start=pct_start, low_resolution=24,
-        low_resolution_share=0.5,
+        low_resolution_share=0.5, sharpness_radius=0.1, sharpness_share=0.5,
     )  # fmt: skip
     device, manifest = open_device(PLAIN, print), read_manifest(data)
     model = device.place(cifarfast.build_model(recipe, seed=0))
@@ -295,7 +295,7 @@ def test_the_images_are_as_large_as_at_the_peak(
 
     monkeypatch.setattr(step, "forward", seen)
     sweep_of(step, data, Sweep(start_lr=1e-4, num_iter=3, end_lr=0.01))
-    assert sizes == [size] * 3
+    assert sizes == sizes_of_passes
 
 
 def test_what_a_range_test_leaves(data: Path, tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_a_recipe_is_a_value() -> None:
         ("hard_share", 0.0), ("hard_share", 1.1), ("low_resolution", 33),
         ("low_resolution_share", -0.1), ("low_resolution_share", 1.5),
         ("low_resolution_share", float("nan")), ("optimizer", "sgd"), ("head_lr", 0.0),
-        ("head_lr", float("inf")), ("bias_lr", -1.0),
+        ("head_lr", float("inf")), ("bias_lr", -1.0), ("sharpness_radius", -0.1),
+        ("sharpness_radius", float("inf")), ("sharpness_share", 1.5), ("sharpness_share", float("nan")),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(field: str, value: object) -> None:
@@ -109,7 +110,17 @@ def test_the_first_layer_of_convnet_is_always_whitened_and_its_scales_fixed() ->
 )
 def test_the_images_of_the_first_epochs_are_small(share: float, epochs: int, small: int) -> None:
     recipe = Recipe(network="convnet", dropout=0.0, low_resolution=20, low_resolution_share=share, epochs=epochs)
-    assert [recipe.size(epoch) for epoch in range(epochs)] == [20] * small + [32] * (epochs - small)
+    assert [recipe.work(epoch).size for epoch in range(epochs)] == [20] * small + [32] * (epochs - small)
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "sharp"), [(0.0, 4, 0), (0.25, 20, 5), (0.3, 20, 6), (0.3, 4, 1), (1.0, 3, 3), (0.1, 4, 0)]
+)
+def test_the_gradients_of_the_last_epochs_are_taken_uphill(share: float, epochs: int, sharp: int) -> None:
+    recipe = Recipe(sharpness_radius=0.2, sharpness_share=share, epochs=epochs)
+    radii = [recipe.work(epoch).sharpness_radius for epoch in range(epochs)]
+    assert radii == [0.0] * (epochs - sharp) + [0.2] * sharp
+    assert Recipe().work(19).sharpness_radius == 0.0
 
 
 @pytest.mark.parametrize(("name", "target"), [("speedrun-91", 0.9142), ("speedrun-94", 0.94)])

@@ -22,6 +22,7 @@ from cifarfast.randomness import generator
 from cifarfast.recipe import RECIPES, Augmentation, Recipe
 from cifarfast.schedule import one_cycle
 from cifarfast.selection import NEVER_SEEN, Losses
+from cifarfast.sharpness import uphill
 from cifarfast.step import TrainStep, compiled_part
 from tests.tape import Tape
 from tests.tiny import build_tiny
@@ -34,6 +35,7 @@ WHITENED = replace(PLAIN, whitening=True)
 SPEEDRUN = replace(PLAIN, network="convnet", width=4, optimizer="muon", low_resolution=20, low_resolution_share=0.5)
 SMALL_ADAM = replace(SPEEDRUN, optimizer="adam", batch_size=2)
 """For fp16, which takes a CPU a hundred times as long."""
+SHARP = replace(SPEEDRUN, low_resolution_share=0.0, sharpness_radius=0.1, sharpness_share=1.0)
 CPU = torch.device("cpu")
 SCHEDULE = one_cycle(replace(PLAIN, max_lr=1e-3, div_factor=1.0, epochs=1), steps_per_epoch=8)
 NAN = math.nan
@@ -144,6 +146,34 @@ def test_running_statistics_of_ghost_batches_forget_as_much_a_step() -> None:
         assert resnet(step).get_buffer("prep.norm.running_mean").tolist() == pytest.approx([0.9e6] * 64)
 
 
+@pytest.mark.parametrize("ghost_batch", [0, 4])
+def test_a_sharp_step_takes_its_gradient_uphill_and_all_else_where_it_is(ghost_batch: int) -> None:
+    ordinary, radius = replace(PLAIN, ghost_batch=ghost_batch), 0.1
+    sharp = trainer(replace(ordinary, sharpness_radius=radius, sharpness_share=1.0))
+    below, above = trainer(ordinary), trainer(ordinary)
+    images, _ = below.inputs(batch(0), augmented=False, epoch=0, number=0)
+    loss, logits = below.backward(images, batch(0).labels, None)
+    with uphill(below.model, radius):
+        above.model.load_state_dict(below.model.state_dict())
+    found, expected = first_gradients(sharp), first_gradients(above)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert not torch.equal(found[0], next(below.model.parameters()).grad)  # type: ignore[arg-type]
+    for buffer, kept in zip(sharp.model.buffers(), below.model.buffers(), strict=True):
+        assert torch.equal(buffer, kept)
+    score = sharp.statistics.take()
+    assert score.loss == pytest.approx(loss.item())
+    assert score.accuracy == (logits.argmax(1) == batch(0).labels).float().mean().item()
+
+
+def test_only_the_last_epochs_are_sharp() -> None:
+    recipe = replace(SHARP, epochs=4, sharpness_share=0.5)
+    for epoch, alike in ((1, True), (2, False)):
+        sharp, plain = (trainer(each) for each in (recipe, replace(recipe, sharpness_radius=0.0)))
+        for step in (sharp, plain):
+            step(batch(0), augmented=False, epoch=epoch, number=0, position=0)
+        assert equal(carried_on(sharp), carried_on(plain)) == alike
+
+
 def test_dropout_masks_are_those_of_the_whole_batch() -> None:
     recipe = replace(PLAIN, dropout=0.5, ghost_batch=4)
     step, seen = trainer(recipe), []
@@ -245,7 +275,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-NETWORKS = {"reference": PLAIN, "whitened": WHITENED, "speedrun": SPEEDRUN}
+NETWORKS = {"reference": PLAIN, "whitened": WHITENED, "speedrun": SPEEDRUN, "sharp": SHARP}
 
 
 @pytest.mark.parametrize(
@@ -253,6 +283,7 @@ NETWORKS = {"reference": PLAIN, "whitened": WHITENED, "speedrun": SPEEDRUN}
     [
         *(pytest.param(dtype, NETWORKS[name], id=f"{dtype}-{name}") for dtype in (None, "bf16") for name in NETWORKS),
         pytest.param("fp16", SMALL_ADAM, id="fp16"),
+        pytest.param("fp16", replace(SHARP, optimizer="adam"), id="fp16-sharp"),
     ],
 )
 def test_a_non_finite_step_changes_nothing(precision: AmpDtype | None, recipe: Recipe) -> None:
@@ -505,10 +536,12 @@ def steps_of(step: TrainStep, poisoned: int | None = None) -> Iterator[dict[str,
 CAPTURED: dict[str, tuple[Recipe, AmpDtype | None, int | None]] = {
     "adam": (replace(PLAIN, batch_size=2, dropout=0.3), None, None),
     "muon": (replace(SPEEDRUN, batch_size=2, hard_share=0.5, epochs=2), "bf16", None),
+    "sharp": (replace(SHARP, batch_size=2, sharpness_share=0.5, epochs=2), "bf16", None),
     "ghost batches": (replace(WHITENED, batch_size=4, ghost_batch=2), None, None),
     "fp16": (replace(PLAIN, batch_size=2), "fp16", None),
     "divergence": (replace(PLAIN, batch_size=2), None, 9),
     "divergence of muon": (replace(SPEEDRUN, batch_size=2), None, 9),
+    "divergence uphill": (replace(SHARP, batch_size=2), None, 9),
 }
 
 
@@ -612,7 +645,7 @@ def test_losses_are_kept_only_where_an_epoch_takes_a_share() -> None:
 def test_what_is_compiled_is_all_but_schedule_and_optimizer() -> None:
     usual = Recipe()
     free = replace(usual, name="mine", target_accuracy=0.5, epochs=3, max_lr=1.0, anneal="linear", weight_decay=0.1)
-    free = replace(free, hard_share=0.5)
+    free = replace(free, hard_share=0.5, sharpness_radius=0.1, sharpness_share=1.0)
     assert compiled_part(free) == compiled_part(usual)
     holes = replace(usual.augmentation, cutout_size=4)
     changes: list[dict[str, Any]] = [

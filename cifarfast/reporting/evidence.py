@@ -209,7 +209,7 @@ def _augmented(run: Run, folder: Path, manifest: Manifest) -> list[Example] | Ab
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     mean, std = torch.tensor(config.mean), torch.tensor(config.std)
     augmented = augment(batch, draws, mean, std, recipe.augmentation, torch.float32)
-    seen = shrink(augmented, recipe.size(0)).permute(0, 2, 3, 1)
+    seen = shrink(augmented, recipe.work(0).size).permute(0, 2, 3, 1)
     pixels = (255 * (seen * std + mean)).round().clamp(0, 255).to(torch.uint8).numpy()
     return [Example(pixels=p, name=config.class_names[label]) for p, label in zip(pixels, labels, strict=True)]
 

@@ -96,7 +96,7 @@ def _check_fitting(plan: Plan, manifest: Manifest) -> None:
                 given = f"with {flag} {before}" if before else f"without {flag}"
                 raise UserError(f"{run.run.path} was made {given}: do the same, or choose another --out")
     kinds = len(
-        {(compiled_part(each), each.size(epoch)) for each in plan.recipes.values() for epoch in range(each.epochs)}
+        {(compiled_part(each), each.work(epoch).size) for each in plan.recipes.values() for epoch in range(each.epochs)}
     )
     if usual.runtime.compile and kinds > MOST_COMPILED:
         raise UserError(

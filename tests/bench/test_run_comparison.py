@@ -110,6 +110,12 @@ def test_epochs_of_small_images_are_compared_with_their_like() -> None:
     assert mean_epoch(replace(recipe, low_resolution_share=0.0), rows) == 32.5
 
 
+def test_epochs_of_two_passes_are_compared_with_their_like() -> None:
+    recipe = replace(RECIPES["reference"], epochs=4, sharpness_radius=0.1, sharpness_share=0.5)
+    rows = [row(epoch, epoch_seconds=one) for epoch, one in enumerate([30.0, 20.0, 41.0, 40.0], start=1)]
+    assert mean_epoch(recipe, rows) == pytest.approx((20 + 20 + 40.5 + 40.5) / 4)
+
+
 def test_a_run_of_one_epoch_has_only_its_first(tmp_path: Path) -> None:
     rows = [row(1, epoch_seconds=7.0)]
     with RunFolder(tmp_path / "run") as run:
