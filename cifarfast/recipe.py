@@ -120,7 +120,7 @@ class Recipe:
     """How far from the weights the gradient is taken: where it leads, as a Euclidean distance over all convolutions,
     uphill, so that a step leaves what is steep around it (P. Foret et al., arXiv:2010.01412); 0 takes it at the weights
     themselves. It costs a second pass, and has the most effect at the end (Z. Zhou et al., arXiv:2410.10373)."""
-    sharpness_share: float = 0.25
+    sharpness_share: float = 0.3
     """Share of all epochs that do so, rounded to whole ones: the last."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
@@ -204,7 +204,6 @@ REFERENCE_TUNED = Recipe(
     max_momentum=0.6,
     weight_decay=0.0,
     sharpness_radius=0.2,
-    sharpness_share=0.3,
     label_smoothing=0.2,
     dropout=0.0,
     augmentation=Augmentation(padding_mode="reflect", alternate_flip=True, cutout_size=12),
