@@ -51,6 +51,15 @@ def test_the_probe_measures() -> None:
     assert 0.0 < probe_bf16(rounds=1) < 100.0
 
 
+def test_the_probe_is_not_misled_by_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which take the processor in four of five rounds."""
+    disturbed = [0.0, 9.0, 0.0, 30.0]  # from when to when in fp32, and in bf16
+    ticks = [0.0, 0.0, *disturbed * 2, *[0.0, 4.0, 0.0, 2.0], *disturbed * 2]
+    monkeypatch.setattr("time.perf_counter", lambda: ticks.pop(0))
+    assert probe_bf16() == 2.0
+    assert not ticks
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match=r"--device cuda: .* use --device cpu"):
