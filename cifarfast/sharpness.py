@@ -21,13 +21,12 @@ def uphill(network: nn.Module, radius: float) -> Iterator[None]:
     Afterwards weights and buffers are as they were before, bit for bit; gradients are not touched. Only the directions
     of the gradients count, so they may be scaled. Nothing waits for the device.
     """
-    filters = [parameter for parameter in network.parameters() if parameter.ndim == 4 and parameter.grad is not None]
-    before = [(tensor, tensor.detach().clone()) for tensor in (*filters, *network.buffers())]
+    ways = [(filters, filters.grad) for filters in network.parameters() if filters.ndim == 4 and filters.grad is not None]
+    before = [(tensor, tensor.detach().clone()) for tensor in (*(filters for filters, _ in ways), *network.buffers())]
     with torch.no_grad():
-        gradients = [parameter.grad for parameter in filters if parameter.grad is not None]
-        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        for parameter, gradient in zip(filters, gradients, strict=True):
-            parameter.addcmul_(gradient, radius / (norm + _LITTLE))
+        norm = torch.stack([gradient.norm() for _, gradient in ways]).norm()
+        for filters, gradient in ways:
+            filters.addcmul_(gradient, radius / (norm + _LITTLE))
     try:
         yield
     finally:
