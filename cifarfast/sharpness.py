@@ -21,12 +21,12 @@ def uphill(network: nn.Module, radius: float) -> Iterator[None]:
     Afterwards weights and buffers are as they were before, bit for bit; gradients are not touched. Only the directions
     of the gradients count, so they may be scaled. Nothing waits for the device.
     """
-    ways = [(filters, filters.grad) for filters in network.parameters() if filters.ndim == 4 and filters.grad is not None]
-    before = [(tensor, tensor.detach().clone()) for tensor in (*(filters for filters, _ in ways), *network.buffers())]
+    ways = [(bank, bank.grad) for bank in network.parameters() if bank.ndim == 4 and bank.grad is not None]
+    before = [(tensor, tensor.detach().clone()) for tensor in (*(bank for bank, _ in ways), *network.buffers())]
     with torch.no_grad():
         norm = torch.stack([gradient.norm() for _, gradient in ways]).norm()
-        for filters, gradient in ways:
-            filters.addcmul_(gradient, radius / (norm + _LITTLE))
+        for bank, gradient in ways:
+            bank.addcmul_(gradient, radius / (norm + _LITTLE))
     try:
         yield
     finally:
