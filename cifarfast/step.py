@@ -307,9 +307,9 @@ class TrainStep:
         self._augment, self._forward = self._device.compile(augment), self._device.compile(self._loss)
         try:
             batch = self._noise()
-            for epoch in self._first_of_each_work():
-                images, masks = self.inputs(batch, augmented=False, epoch=epoch, number=0)
-                self.backward(images, batch.labels, masks)
+            draws, masks = self._draws(batch, augmented=False, epoch=0, number=0)
+            for size in dict.fromkeys(work.size for work in self._works()):
+                self.backward(self._prepared(batch.images, draws, size), batch.labels, masks or None)
             self._device.synchronize()
         except Exception as error:  # noqa: BLE001  # compilers fail in many ways, and an eager run shows our own faults
             self._augment, self._forward = augment, self._loss
@@ -339,9 +339,9 @@ class TrainStep:
             return None
         start, batch, scaling = time.perf_counter(), self._noise(), self.scaler.state_dict()
         before = {name: tensor.clone() for name, tensor in self.tensors().items()}
-        for epoch in self._first_of_each_work():
+        for work in self._works():
             for number in range(WARM_UP + 1):
-                self(batch, augmented=augmented, epoch=epoch, number=number, position=0)
+                self(batch, augmented=augmented, epoch=0, number=number, position=0, work=work)
         with torch.no_grad():
             for name, tensor in self.tensors().items():
                 # What an optimizer keeps begins as zeros.
@@ -350,9 +350,9 @@ class TrainStep:
         self._device.synchronize()
         return time.perf_counter() - start
 
-    def _first_of_each_work(self) -> list[int]:
-        """The first epoch of those in which the same is done."""
-        return list({self.recipe.work(epoch): epoch for epoch in reversed(range(self.recipe.epochs))}.values())
+    def _works(self) -> list[Work]:
+        """What the epochs do, each once."""
+        return list(dict.fromkeys(map(self.recipe.work, range(self.recipe.epochs))))
 
     def _watched(self) -> list[torch.Tensor]:
         parameters = list(self.model.parameters())
