@@ -119,7 +119,8 @@ class Recipe:
     sharpness_radius: float = 0.0
     """How far from the weights the gradient is taken: where it leads, as a Euclidean distance over all convolutions,
     uphill, so that a step leaves what is steep around it (P. Foret et al., arXiv:2010.01412); 0 takes it at the weights
-    themselves. It costs a second pass, and has the most effect at the end (Z. Zhou et al., arXiv:2410.10373)."""
+    themselves. Each ghost batch goes a way of its own. It costs a second pass, and has the most effect at the end
+    (Z. Zhou et al., arXiv:2410.10373)."""
     sharpness_share: float = 0.3
     """Share of all epochs that do so, rounded to whole ones: the last."""
     label_smoothing: float = 0.0

@@ -15,17 +15,18 @@ _LITTLE = 1e-12  # so that no gradient at all is no direction, and not NaN
 
 
 @contextmanager
-def uphill(network: nn.Module, radius: float) -> Iterator[None]:
-    """Within, trained convolutions are moved along their gradients, all together by the Euclidean distance `radius`.
+def uphill(network: nn.Module, loss: torch.Tensor, radius: float) -> Iterator[None]:
+    """Within, trained convolutions are moved along the gradients of `loss` (), together by the distance `radius`.
 
-    Afterwards weights and buffers are as they were before, bit for bit; gradients are not touched. Only the directions
-    of the gradients count, so they may be scaled. Nothing waits for the device.
+    Afterwards weights and buffers are as they were before, bit for bit; `grad` of no parameter is touched. Only the
+    direction counts, so the loss may be scaled. Its graph is gone. Nothing waits for the device.
     """
-    ways = [(bank, bank.grad) for bank in network.parameters() if bank.ndim == 4 and bank.grad is not None]
-    before = [(tensor, tensor.detach().clone()) for tensor in (*(bank for bank, _ in ways), *network.buffers())]
+    banks = [parameter for parameter in network.parameters() if parameter.ndim == 4 and parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, banks)
+    before = [(tensor, tensor.detach().clone()) for tensor in (*banks, *network.buffers())]
     with torch.no_grad():
-        norm = torch.stack([gradient.norm() for _, gradient in ways]).norm()
-        for bank, gradient in ways:
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        for bank, gradient in zip(banks, gradients, strict=True):
             bank.addcmul_(gradient, radius / (norm + _LITTLE))
     try:
         yield

@@ -145,11 +145,7 @@ class TrainStep:
         # The forward pass changes the running statistics before anything can be judged.
         undo = [(tensor, tensor.clone()) for tensor in self.model.buffers()]
         inputs = self._prepared(images, draws, work.size), labels, list(masks) or None
-        loss, logits = self.backward(*inputs)
-        if work.sharpness_radius:
-            with uphill(self.model, work.sharpness_radius):
-                self._forget_gradients()
-                self.backward(*inputs)
+        loss, logits = self.backward(*inputs, radius=work.sharpness_radius)
         self.scaler.unscale_(self.optimizer)
         skip = self._skip.copy_(self.guard.judge(loss, self._watched(), self._position))
         self.scaler.update()
@@ -218,9 +214,13 @@ class TrainStep:
         return self._forward(images, labels, masks)
 
     def backward(
-        self, images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor] | None
+        self, images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor] | None, *, radius: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the gradients of the mean loss, scaled where fp16 needs it, one ghost batch after the other.
+
+        Args:
+            images, labels, masks: what `inputs` gave, and what is right.
+            radius: how far uphill gradients are taken, those of each ghost batch on a way of their own.
 
         Returns:
             Mean loss () and logits (B, 10) of what `inputs` gave, in fp32, without a graph.
@@ -229,7 +229,12 @@ class TrainStep:
         for number, (part, part_labels) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
             part_masks = None if masks is None else [mask.chunk(parts)[number] for mask in masks]
             loss, part_logits = self.forward(part, part_labels, part_masks)
-            torch.autograd.backward(self.scaler.scale(loss / parts))
+            if radius:
+                with uphill(self.model, self.scaler.scale(loss), radius):
+                    above, _ = self.forward(part, part_labels, part_masks)
+                    torch.autograd.backward(self.scaler.scale(above / parts))
+            else:
+                torch.autograd.backward(self.scaler.scale(loss / parts))
             losses.append(loss.detach())
             logits.append(part_logits.detach())
         return torch.stack(losses).mean(), torch.cat(logits)
