@@ -204,7 +204,6 @@ REFERENCE_TUNED = Recipe(
     cycle_momentum=False,
     max_momentum=0.6,
     weight_decay=0.0,
-    sharpness_radius=0.2,
     label_smoothing=0.2,
     dropout=0.0,
     augmentation=Augmentation(padding_mode="reflect", alternate_flip=True, cutout_size=12),
