@@ -10,7 +10,7 @@ from bench.contest import Entrant
 from bench.lab import Lab
 from bench.variants import execution
 from cifarfast.errors import UserError
-from cifarfast.networks import winograd
+from cifarfast.networks import bfloat16, winograd
 from cifarfast.networks.pooling import max_pool
 from cifarfast.recipe import SPEEDRUN_94
 
@@ -30,7 +30,7 @@ WAYS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 def bench_pooling(lab: Lab, way: str) -> Entrant:
     """Forward and backward, of whole images, what the second and the third stage of `speedrun-94` do first."""
     how, width = execution(lab, "bf16"), SPEEDRUN_94.width
-    if not winograd.runs_on(how.device.target, torch.bfloat16):
+    if not bfloat16.runs_on(how.device.target, torch.bfloat16):
         raise UserError(f"Winograd's algorithm is for bf16 on a CPU, and this is measured on {how.device.target.type}")
     passes = []
     for channels, side in ((width, 16), (4 * width, 8)):

@@ -17,7 +17,7 @@ from cifarfast.fingerprint import Fingerprint, take_fingerprint
 from cifarfast.loaders import open_loader
 from cifarfast.loaders.base import Feed, Loader
 from cifarfast.model import build_model
-from cifarfast.networks import winograd
+from cifarfast.networks import bfloat16, norm_gelu, winograd
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.selection import taken_by_epoch
@@ -154,8 +154,11 @@ def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | Non
         step.reset(model, recipe, seed=seed)
         return step
     placed = site.device.place(model)
-    if winograd.runs_on(site.device.target, site.device.compute_dtype):
-        winograd.compile_passes()  # in the first step it would be on a run's clock
+    if bfloat16.runs_on(site.device.target, site.device.compute_dtype):
+        # In the first step it would be on a run's clock.
+        winograd.compile_passes()
+        if recipe.network == "convnet":
+            norm_gelu.compile_passes()
     step = TrainStep(placed, recipe, site.device, mean=manifest.mean, std=manifest.std, seed=seed, images=images)
     site.steps[compiled_part(recipe)] = step
     return step

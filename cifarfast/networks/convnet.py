@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
-from cifarfast.networks.convolution import convolved, pooled
+from cifarfast.networks.convolution import convolved, pooled_norm_gelu
+from cifarfast.networks.norm_gelu import norm_gelu
 from cifarfast.networks.pooling import global_max_pool
 from cifarfast.networks.whitening import whitening_filters
 
@@ -89,8 +90,8 @@ class Stage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H/2, W/2), rounded down."""
-        x = F.gelu(self.norm1(pooled(self.conv1, _padded(x))))
-        gated: torch.Tensor = self.gate(F.gelu(self.norm2(convolved(self.conv2, x))))
+        x = pooled_norm_gelu(self.conv1, self.norm1, _padded(x))
+        gated: torch.Tensor = self.gate(norm_gelu(self.norm2, convolved(self.conv2, x)))
         return gated
 
 

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks import winograd
+from cifarfast.networks.norm_gelu import norm_gelu, pool_norm_gelu
 from cifarfast.networks.pooling import max_pool
 
 
@@ -28,6 +29,13 @@ def pooled(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     if winograd.suits(x, conv.weight, padding=padding):
         return winograd.conv_max_pool(x, conv.weight, padding=padding)
     return max_pool(conv(x))
+
+
+def pooled_norm_gelu(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    """`pooled`, BatchNorm without trained scales, and GELU."""
+    if winograd.suits(x, conv.weight, padding=int(conv.padding[0])):
+        return norm_gelu(norm, pooled(conv, x))
+    return pool_norm_gelu(norm, conv(x))
 
 
 def _of_four_pixels(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

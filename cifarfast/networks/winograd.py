@@ -10,16 +10,15 @@ torch would pass over it once for every addition, so numba compiles one pass for
 own compiler these are operators.
 """
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numba
 import torch
 from torch.library import custom_op
 from torch.nn import functional as F
 
 from cifarfast.networks import winograd_passes as passes
+from cifarfast.networks.bfloat16 import run, runs_on
 
 _G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _FILTERS = torch.kron(_G, _G)
@@ -32,11 +31,6 @@ LEAST_CHANNELS = 90 if torch.cpu.get_capabilities().get("amx_bf16") else 32
 The multiplications that it saves grow with C K, the passes that it adds with C + K. Matrix units (AMX) multiply faster,
 and memory is no faster beside them.
 """
-
-
-def runs_on(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether there are passes for images of this dtype on this device."""
-    return device.type == "cpu" and dtype == torch.bfloat16
 
 
 def suits(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> bool:
@@ -85,8 +79,6 @@ def conv_max_pool(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) ->
 @cache
 def compile_passes() -> None:
     """Let numba compile what it has not: some ten seconds once a machine, a fraction of one from its files later."""
-    # Torch's kind of threads come to rest sooner than TBB's, and torch's own wait for the cores.
-    vars(numba.config)["THREADING_LAYER_PRIORITY"] = ["omp", "tbb", "workqueue"]
     x = torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last).requires_grad_()
     for layer in (conv, conv_max_pool):
         y = layer(x, torch.zeros(1, 1, 3, 3))
@@ -103,7 +95,7 @@ def _padded(x: torch.Tensor, padding: int) -> torch.Tensor:
 def _conv(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """(B, H, W, C) to (B, H - 2, W - 2, K)."""
     y: torch.Tensor = _unpooled(x, weight)
-    _run(passes.join, _products(x, weight), y)
+    run(passes.join, _products(x, weight), y)
     return y
 
 
@@ -111,7 +103,7 @@ def _conv(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def _conv_backward(gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of `x` and `weight`."""
     products = x.new_empty(16, *_tiles(x), len(weight))
-    _run(passes.unjoin, gradient, products)
+    run(passes.unjoin, gradient, products)
     return _backward(products, x, weight)
 
 
@@ -119,7 +111,7 @@ def _conv_backward(gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor
 def _conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, H, W, C) to (B, H/2 - 1, W/2 - 1, K), and which of its four pixels each was."""
     pooled, place = _pooled(x, weight)
-    _run(passes.pool, _products(x, weight).flatten(1, 3), pooled.flatten(0, 2), place.flatten(0, 2))
+    run(passes.pool, _products(x, weight).flatten(1, 3), pooled.flatten(0, 2), place.flatten(0, 2))
     return pooled, place
 
 
@@ -129,14 +121,14 @@ def _conv_max_pool_backward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of `x` and `weight`."""
     products = x.new_empty(16, *_tiles(x), len(weight))
-    _run(passes.unpool, gradient.flatten(0, 2), place.flatten(0, 2), products.flatten(1, 3))
+    run(passes.unpool, gradient.flatten(0, 2), place.flatten(0, 2), products.flatten(1, 3))
     return _backward(products, x, weight)
 
 
 def _products(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The sums over channels, (16, B, H/2 - 1, W/2 - 1, K)."""
     tiles = x.new_empty(16, *_tiles(x), x.shape[3])
-    _run(passes.split, x, tiles)
+    run(passes.split, x, tiles)
     return torch.bmm(tiles.flatten(1, 3), _filters(weight, x.dtype)).view(16, *_tiles(x), len(weight))
 
 
@@ -145,12 +137,12 @@ def _backward(products: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> 
     filters, channels = weight.shape[:2]
     # Computed anew in less time than it takes to read what else would be kept.
     tiles = x.new_empty(16, *_tiles(x), channels)
-    _run(passes.split, x, tiles)
+    run(passes.split, x, tiles)
     flat, products = tiles.flatten(1, 3), products.flatten(1, 3)
     of_filters = torch.bmm(flat.mT, products)
     torch.bmm(products, _filters(weight, x.dtype).mT, out=flat)
     of_x = torch.empty_like(x)
-    _run(passes.merge, tiles, of_x)
+    run(passes.merge, tiles, of_x)
     of_weight = _product(_FILTERS.mT, of_filters.flatten(1)).view(3, 3, channels, filters).permute(3, 2, 0, 1)
     return of_x, torch.empty_like(weight).copy_(of_weight)
 
@@ -171,12 +163,6 @@ def _tiles(x: torch.Tensor) -> tuple[int, int, int]:
     """How many: images, rows and columns."""
     batch, height, width, _ = x.shape
     return batch, height // 2 - 1, width // 2 - 1
-
-
-def _run(kernel: Callable[..., None], *tensors: torch.Tensor) -> None:
-    """Run a pass with as many threads as torch has."""
-    numba.set_num_threads(min(torch.get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
-    kernel(*((one.view(torch.uint16) if one.dtype == torch.bfloat16 else one).detach().numpy() for one in tensors))
 
 
 @_conv.register_fake

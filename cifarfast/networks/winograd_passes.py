@@ -1,46 +1,27 @@
 """What Winograd's algorithm does before and after its products, compiled by numba: one pass over memory each.
 
-Arrays hold bf16 as its bits, tiles their 4x4 values first, row by row; arithmetic is fp32.
+Tiles are their 4x4 values first, row by row.
 """
-
-import os
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
 
-Bits = npt.NDArray[np.uint16]
-"""bf16 as numpy sees it, which has no such type: the upper half of an fp32."""
+from cifarfast.networks.bfloat16 import KEPT, Bits, narrow, widen
+
 Block = npt.NDArray[np.float32]
 """Some channels of a tile, (4, 4, C)."""
 
 _LANES = 64
 """Channels that a pass takes at a time, few enough for all 16 values of a tile to stay in the first cache."""
-_KEPT = os.access(Path(__file__).parent, os.W_OK)
-"""Whether what numba compiles can be kept beside this file."""
 
 
-@njit(cache=_KEPT)
+@njit(cache=KEPT)
 def _block() -> Block:
     return np.empty((4, 4, _LANES), np.float32)
 
 
-@njit(cache=_KEPT)
-def _widen(narrow: Bits, wide: npt.NDArray[np.uint32]) -> None:
-    for c in range(len(narrow)):
-        wide[c] = np.uint32(narrow[c]) << np.uint32(16)
-
-
-@njit(cache=_KEPT)
-def _round(wide: npt.NDArray[np.uint32], narrow: Bits) -> None:
-    """To nearest, ties to even."""
-    for c in range(len(narrow)):
-        odd = (wide[c] >> np.uint32(16)) & np.uint32(1)
-        narrow[c] = np.uint16((wide[c] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
-
-
-@njit(parallel=True, cache=_KEPT)
+@njit(parallel=True, cache=KEPT)
 def split(images: Bits, tiles: Bits) -> None:
     """B^T D B of every tile D, which overlap by two pixels: (B, H, W, C) to (16, B, H/2 - 1, W/2 - 1, C)."""
     count, rows, columns, channels = tiles.shape[1:]
@@ -53,7 +34,7 @@ def split(images: Bits, tiles: Bits) -> None:
                     for a in range(4):
                         for b in range(4):
                             pixel = images[n, 2 * row + a, 2 * column + b, start:end]
-                            _widen(pixel, d[a, b].view(np.uint32))
+                            widen(pixel, d[a, b].view(np.uint32))
                     for b in range(4):
                         for c in range(end - start):
                             half[0, b, c] = d[0, b, c] - d[2, b, c]
@@ -68,10 +49,10 @@ def split(images: Bits, tiles: Bits) -> None:
                             out[a, 3, c] = half[a, 1, c] - half[a, 3, c]
                     for a in range(4):
                         for b in range(4):
-                            _round(out[a, b].view(np.uint32), tiles[4 * a + b, n, row, column, start:end])
+                            narrow(out[a, b].view(np.uint32), tiles[4 * a + b, n, row, column, start:end])
 
 
-@njit(parallel=True, cache=_KEPT)
+@njit(parallel=True, cache=KEPT)
 def merge(tiles: Bits, images: Bits) -> None:
     """The adjoint of `split`: each pixel is the sum of what up to four tiles say of it."""
     count, rows, columns, channels = tiles.shape[1:]
@@ -85,7 +66,7 @@ def merge(tiles: Bits, images: Bits) -> None:
                 for column in range(columns):
                     for a in range(4):
                         for b in range(4):
-                            _widen(tiles[4 * a + b, n, row, column, start:end], d[a, b].view(np.uint32))
+                            widen(tiles[4 * a + b, n, row, column, start:end], d[a, b].view(np.uint32))
                     for b in range(4):
                         for c in range(end - start):
                             half[0, b, c] = d[0, b, c]
@@ -101,10 +82,10 @@ def merge(tiles: Bits, images: Bits) -> None:
                             pixels[2 * column + 3, c] -= half[a, 3, c]
             for y in range(2 * rows + 2):
                 for x in range(2 * columns + 2):
-                    _round(total[y, x].view(np.uint32), images[n, y, x, start:end])
+                    narrow(total[y, x].view(np.uint32), images[n, y, x, start:end])
 
 
-@njit(cache=_KEPT)
+@njit(cache=KEPT)
 def _inverse(p: Block, half: Block, pixels: Block, count: int) -> None:
     """A^T P A: (4, 4, C) to the first (2, 2, C) of `pixels`."""
     for b in range(4):
@@ -117,7 +98,7 @@ def _inverse(p: Block, half: Block, pixels: Block, count: int) -> None:
             pixels[i, 1, c] = half[i, 1, c] - half[i, 2, c] - half[i, 3, c]
 
 
-@njit(parallel=True, cache=_KEPT)
+@njit(parallel=True, cache=KEPT)
 def join(products: Bits, images: Bits) -> None:
     """A^T P A of every tile P, side by side: (16, B, H/2, W/2, K) to (B, H, W, K)."""
     count, rows, columns, filters = products.shape[1:]
@@ -129,15 +110,15 @@ def join(products: Bits, images: Bits) -> None:
                     end = min(start + _LANES, filters)
                     for a in range(4):
                         for b in range(4):
-                            _widen(products[4 * a + b, n, row, column, start:end], p[a, b].view(np.uint32))
+                            widen(products[4 * a + b, n, row, column, start:end], p[a, b].view(np.uint32))
                     _inverse(p, half, pixels, end - start)
                     for i in range(2):
                         for j in range(2):
                             pixel = images[n, 2 * row + i, 2 * column + j, start:end]
-                            _round(pixels[i, j].view(np.uint32), pixel)
+                            narrow(pixels[i, j].view(np.uint32), pixel)
 
 
-@njit(parallel=True, cache=_KEPT)
+@njit(parallel=True, cache=KEPT)
 def unjoin(images: Bits, products: Bits) -> None:
     """The adjoint of `join`, A Y A^T of every tile Y of 2x2 pixels."""
     count, rows, columns, filters = products.shape[1:]
@@ -150,7 +131,7 @@ def unjoin(images: Bits, products: Bits) -> None:
                     for i in range(2):
                         for j in range(2):
                             pixel = images[n, 2 * row + i, 2 * column + j, start:end]
-                            _widen(pixel, y[i, j].view(np.uint32))
+                            widen(pixel, y[i, j].view(np.uint32))
                     for j in range(2):
                         for c in range(end - start):
                             half[0, j, c] = y[0, j, c]
@@ -165,16 +146,16 @@ def unjoin(images: Bits, products: Bits) -> None:
                             out[a, 3, c] = -half[a, 1, c]
                     for a in range(4):
                         for b in range(4):
-                            _round(out[a, b].view(np.uint32), products[4 * a + b, n, row, column, start:end])
+                            narrow(out[a, b].view(np.uint32), products[4 * a + b, n, row, column, start:end])
 
 
-@njit(cache=_KEPT)
+@njit(cache=KEPT)
 def _either(one: Bits, other: Bits, target: Bits) -> None:
     for c in range(len(target)):
         target[c] = one[c] | other[c]
 
 
-@njit(parallel=True, cache=_KEPT)
+@njit(parallel=True, cache=KEPT)
 def pool(products: Bits, pooled: Bits, place: npt.NDArray[np.uint8]) -> None:
     """Of the four pixels of every tile (16, N, K) the largest, and which it is, both (N, K)."""
     count, filters = pooled.shape
@@ -185,7 +166,7 @@ def pool(products: Bits, pooled: Bits, place: npt.NDArray[np.uint8]) -> None:
             end = min(start + _LANES, filters)
             for a in range(4):
                 for b in range(4):
-                    _widen(products[4 * a + b, n, start:end], p[a, b].view(np.uint32))
+                    widen(products[4 * a + b, n, start:end], p[a, b].view(np.uint32))
             _inverse(p, half, pixels, end - start)
             for c in range(end - start):
                 largest[c], which[c] = pixels[0, 0, c], 0
@@ -195,13 +176,13 @@ def pool(products: Bits, pooled: Bits, place: npt.NDArray[np.uint8]) -> None:
                     larger = pixel[c] > largest[c] or pixel[c] != pixel[c]  # what is not a number stays, as in torch
                     largest[c] = pixel[c] if larger else largest[c]
                     which[c] = np.uint32(i) if larger else which[c]
-            _round(largest[: end - start].view(np.uint32), pooled[n, start:end])
+            narrow(largest[: end - start].view(np.uint32), pooled[n, start:end])
             places = place[n, start:end]
             for c in range(end - start):
                 places[c] = np.uint8(which[c])
 
 
-@njit(parallel=True, cache=_KEPT)
+@njit(parallel=True, cache=KEPT)
 def unpool(pooled: Bits, place: npt.NDArray[np.uint8], products: Bits) -> None:
     """The adjoint of `pool`, A Y A^T of tiles Y of which one pixel is not zero: so sums are exact, and `or` adds."""
     count, filters = pooled.shape

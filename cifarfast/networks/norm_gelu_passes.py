@@ -1,0 +1,179 @@
+"""What BatchNorm and GELU do to bf16 images, compiled by numba: two passes over memory forward, and two back.
+
+Images are rows of channels. Sums over rows are taken in parts of their own, whatever the number of threads, so that the
+same rows always give the same bits.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, prange
+
+from cifarfast.networks.bfloat16 import KEPT, Bits, Rows, narrow, widen
+
+_CONTRACT = {"contract"}
+"""A product and a sum may be one instruction, and nothing looks for divisions by zero (`error_model`)."""
+
+# exp2 of -1/2 to 1/2 as a polynomial, and the normal distribution's tail as one of 1 / (1 + _SLOPE |z|), to 7.5e-8
+# (M. Abramowitz and I. A. Stegun, "Handbook of Mathematical Functions", 1964, 26.2.17). As fp32, or all would be fp64.
+_E1, _E2, _E3, _E4, _E5 = map(np.float32, (0.69314718, 0.24022651, 0.05550411, 0.00961813, 0.00133336))
+_T1, _T2, _T3, _T4, _T5 = map(np.float32, (0.31938153, -0.356563782, 1.781477937, -1.821255978, 1.330274429))
+_SLOPE = np.float32(0.2316419)
+_ROOT = np.float32(0.39894228)
+"""1 / sqrt(2 pi)."""
+_HALF_LOG2E = np.float32(0.72134752)
+_LEAST = np.float32(-100)
+"""Exponents below are taken for this one: what is smaller still is computed a hundred times as slowly."""
+_ONE, _HALF = np.float32(1), np.float32(0.5)
+
+
+@njit(cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def _normal(z: Rows, density: Rows, below: Rows) -> None:
+    """The standard normal distribution: its density at each `z`, and how much of it is below."""
+    exponent = density.view(np.uint32)
+    for c in range(len(z)):
+        y = max(-_HALF_LOG2E * z[c] * z[c], _LEAST)
+        whole = np.floor(y + _HALF)
+        f = y - whole
+        below[c] = _ROOT * (_ONE + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * _E5)))))
+        exponent[c] = np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23)
+    for c in range(len(z)):
+        density[c] *= below[c]
+    for c in range(len(z)):
+        t = _ONE / (_ONE + _SLOPE * abs(z[c]))
+        tail = density[c] * (t * (_T1 + t * (_T2 + t * (_T3 + t * (_T4 + t * _T5)))))
+        below[c] = tail if z[c] < 0 else _ONE - tail
+
+
+@njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def moments(x: Bits, sums: npt.NDArray[np.float32]) -> None:
+    """Sums of the rows (N, C) and of their squares, (parts, 2, C)."""
+    parts, (rows, channels) = len(sums), x.shape
+    for part in prange(parts):
+        v = np.empty(channels, np.float32)
+        first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+        for n in range(rows * part // parts, rows * (part + 1) // parts):
+            widen(x[n], v.view(np.uint32))
+            for c in range(channels):
+                first[c] += v[c]
+                second[c] += v[c] * v[c]
+        sums[part, 0], sums[part, 1] = first, second
+
+
+@njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def pool(images: Bits, x: Bits, place: npt.NDArray[np.uint8], sums: npt.NDArray[np.float32]) -> None:
+    """The largest of each 2x2 pixels of (B, H, W, C), and which it is, both (N, C); and `moments` of it."""
+    parts, (count, height, width, channels) = len(sums), images.shape
+    lines, columns = count * (height // 2), width // 2
+    for part in prange(parts):
+        v = np.empty(channels, np.float32)
+        first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+        largest, which = np.empty(channels, np.float32), np.empty(channels, np.uint32)
+        for line in range(lines * part // parts, lines * (part + 1) // parts):
+            n, row = line // (height // 2), 2 * (line % (height // 2))
+            for column in range(columns):
+                widen(images[n, row, 2 * column], largest.view(np.uint32))
+                which[:] = 0
+                for i in range(1, 4):
+                    widen(images[n, row + i // 2, 2 * column + i % 2], v.view(np.uint32))
+                    for c in range(channels):
+                        larger = v[c] > largest[c] or v[c] != v[c]  # what is not a number stays, as in torch
+                        largest[c] = v[c] if larger else largest[c]
+                        which[c] = np.uint32(i) if larger else which[c]
+                narrow(largest.view(np.uint32), x[line * columns + column])
+                places = place[line * columns + column]
+                for c in range(channels):
+                    places[c] = np.uint8(which[c])
+                    first[c] += largest[c]
+                    second[c] += largest[c] * largest[c]
+        sums[part, 0], sums[part, 1] = first, second
+
+
+@njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def activate(x: Bits, norm: npt.NDArray[np.float32], parts: npt.NDArray[np.float32], y: Bits) -> None:
+    """GELU of the normalised rows; `norm` (3, C) is mean, reciprocal deviation and bias, `parts` as in `slopes`."""
+    rows, channels = x.shape
+    mean, reciprocal, bias = norm[0], norm[1], norm[2]
+    for part in prange(len(parts)):
+        z, density, below = (
+            np.empty(channels, np.float32),
+            np.empty(channels, np.float32),
+            np.empty(channels, np.float32),
+        )
+        for n in range(rows * part // len(parts), rows * (part + 1) // len(parts)):
+            widen(x[n], z.view(np.uint32))
+            for c in range(channels):
+                z[c] = (z[c] - mean[c]) * reciprocal[c] + bias[c]
+            _normal(z, density, below)
+            for c in range(channels):
+                z[c] *= below[c]
+            narrow(z.view(np.uint32), y[n])
+
+
+@njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def slopes(x: Bits, gradient: Bits, norm: npt.NDArray[np.float32], sums: npt.NDArray[np.float32], d: Bits) -> None:
+    """The gradient of what GELU was given; (parts, 2, C) sums of it, and of its product with the normalised rows."""
+    parts = len(sums)
+    rows, channels = x.shape
+    mean, reciprocal, bias = norm[0], norm[1], norm[2]
+    for part in prange(parts):
+        u, z, g = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
+        density, below = np.empty(channels, np.float32), np.empty(channels, np.float32)
+        first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+        for n in range(rows * part // parts, rows * (part + 1) // parts):
+            widen(x[n], u.view(np.uint32))
+            widen(gradient[n], g.view(np.uint32))
+            for c in range(channels):
+                u[c] = (u[c] - mean[c]) * reciprocal[c]
+                z[c] = u[c] + bias[c]
+            _normal(z, density, below)
+            for c in range(channels):
+                g[c] *= below[c] + z[c] * density[c]
+                first[c] += g[c]
+                second[c] += g[c] * u[c]
+            narrow(g.view(np.uint32), d[n])
+        sums[part, 0], sums[part, 1] = first, second
+
+
+@njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def through_norm(x: Bits, line: npt.NDArray[np.float32], parts: npt.NDArray[np.float32], d: Bits) -> None:
+    """The gradient of BatchNorm's inputs, in place of that of its outputs: line[0] d - line[1] x - line[2]."""
+    rows, channels = x.shape
+    factor, slope, start = line[0], line[1], line[2]
+    for part in prange(len(parts)):
+        v, w = np.empty(channels, np.float32), np.empty(channels, np.float32)
+        for n in range(rows * part // len(parts), rows * (part + 1) // len(parts)):
+            widen(x[n], v.view(np.uint32))
+            widen(d[n], w.view(np.uint32))
+            for c in range(channels):
+                w[c] = factor[c] * w[c] - (slope[c] * v[c] + start[c])
+            narrow(w.view(np.uint32), d[n])
+
+
+@njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def unpool(
+    x: Bits,
+    d: Bits,
+    place: npt.NDArray[np.uint8],
+    line: npt.NDArray[np.float32],
+    parts: npt.NDArray[np.float32],
+    images: Bits,
+) -> None:
+    """`through_norm`, then the adjoint of `pool`."""
+    count, height, width, channels = images.shape
+    lines, columns = count * (height // 2), width // 2
+    factor, slope, start = line[0], line[1], line[2]
+    for part in prange(len(parts)):
+        v, w, bits = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.uint16)
+        for number in range(lines * part // len(parts), lines * (part + 1) // len(parts)):
+            n, row = number // (height // 2), 2 * (number % (height // 2))
+            for column in range(columns):
+                widen(x[number * columns + column], v.view(np.uint32))
+                widen(d[number * columns + column], w.view(np.uint32))
+                for c in range(channels):
+                    w[c] = factor[c] * w[c] - (slope[c] * v[c] + start[c])
+                narrow(w.view(np.uint32), bits)
+                places = place[number * columns + column]
+                for i in range(4):
+                    pixel = images[n, row + i // 2, 2 * column + i % 2]
+                    for c in range(channels):
+                        pixel[c] = bits[c] if places[c] == np.uint8(i) else np.uint16(0)
