@@ -91,7 +91,9 @@ def orthogonalised(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     Returns:
         Of the shape and dtype of `tensor`. Large singular values come out between 0.7 and 1.2, small ones smaller.
     """
-    rows = tensor.flatten(1)
+    # In the order in which filters lie in channels-last memory; an order of columns changes nothing.
+    ordered = tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
+    rows = ordered.flatten(1)
     x = rows.T if len(rows) > rows.shape[1] else rows
     x = (x / (x.norm() + 1e-7)).to(dtype)
     square = x @ x.T
@@ -102,5 +104,5 @@ def orthogonalised(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         factors = factor @ factors
     x = factors @ x
     x = x.T if len(rows) > rows.shape[1] else x
-    orthogonal: torch.Tensor = x.to(tensor.dtype).reshape(tensor.shape)
-    return orthogonal
+    orthogonal: torch.Tensor = x.to(tensor.dtype).reshape(ordered.shape)
+    return orthogonal.permute(0, 3, 1, 2) if tensor.ndim == 4 else orthogonal
