@@ -25,11 +25,13 @@ _FILTERS = torch.kron(_G, _G)
 """G F G^T as a matrix (16, 9) for F row by row."""
 
 
-LEAST_CHANNELS = 90 if torch.cpu.get_capabilities().get("amx_bf16") else 32
+MATRIX_UNITS = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+"""Whether this processor has AMX."""
+LEAST_CHANNELS = 90 if MATRIX_UNITS else 32
 """From how many channels on it pays, those of input and output together taken as C K / (C + K).
 
-The multiplications that it saves grow with C K, the passes that it adds with C + K. Matrix units (AMX) multiply faster,
-and memory is no faster beside them.
+The multiplications that it saves grow with C K, the passes that it adds with C + K. Matrix units multiply faster, and
+memory is no faster beside them.
 """
 
 

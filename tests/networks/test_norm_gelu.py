@@ -1,0 +1,193 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cifarfast.networks import bfloat16, norm_gelu, norm_gelu_passes
+from cifarfast.networks.convnet import BatchNorm, ConvNet
+from tests.networks.pictures import pictures
+
+Layer = Callable[[nn.BatchNorm2d, torch.Tensor], torch.Tensor]
+
+
+def plain(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    return F.gelu(norm(x))
+
+
+def plain_pooled(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    return plain(norm, F.max_pool2d(x, 2))
+
+
+WAYS: dict[str, tuple[Layer, Layer]] = {
+    "norm_gelu": (norm_gelu.norm_gelu, plain),
+    "pool_norm_gelu": (norm_gelu.pool_norm_gelu, plain_pooled),
+}
+"""Ours and torch's."""
+both = pytest.mark.parametrize("way", WAYS)
+
+
+def last(tensor: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return tensor.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def new_norm(channels: int, dtype: torch.dtype = torch.float32) -> BatchNorm:
+    norm = BatchNorm(channels)
+    with torch.no_grad():
+        norm.bias.copy_(torch.randn(channels, generator=torch.Generator().manual_seed(1)))
+    return norm.to(dtype)
+
+
+def results(layer: Layer, norm: nn.BatchNorm2d, x: torch.Tensor, gradient: torch.Tensor) -> dict[str, torch.Tensor]:
+    x = x.clone().requires_grad_()
+    y = layer(norm, x)
+    of_x, of_bias = torch.autograd.grad(y, [x, norm.bias], gradient.to(y.dtype))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return {"y": y.detach(), "x": of_x, "bias": of_bias, "mean": norm.running_mean, "variance": norm.running_var}
+
+
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passes that are run from now on."""
+    names: list[str] = []
+
+    def run(kernel: Callable[..., None], *tensors: torch.Tensor) -> None:
+        names.append(kernel.__name__)
+        bfloat16.run(kernel, *tensors)
+
+    monkeypatch.setattr(norm_gelu, "run", run)
+    return names
+
+
+@both
+@pytest.mark.parametrize(("batch", "channels", "height", "width"), [(3, 48, 10, 4), (2, 80, 6, 8), (40, 5, 2, 2)])
+def test_it_is_nearer_to_the_exact_values_than_torch(
+    way: str, batch: int, channels: int, height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = WAYS[way]
+    random = torch.Generator().manual_seed(0)
+    x = last(3 * torch.randn(batch, channels, height, width, generator=random) + 1)
+    gradient = last(torch.randn(theirs(new_norm(channels), x).shape, generator=random))
+    exact = results(theirs, new_norm(channels, torch.float64), x.double(), gradient.double())
+    torchs = results(theirs, new_norm(channels), x, gradient)
+    names = called(monkeypatch)
+    mine = results(ours, new_norm(channels), x, gradient)
+    assert names
+
+    def error(of: dict[str, torch.Tensor], name: str) -> float:
+        return float((of[name].double() - exact[name]).norm() / exact[name].norm())
+
+    for name in exact:
+        assert error(mine, name) < max(1.2 * error(torchs, name), 1e-6), name
+        assert (mine[name].dtype, mine[name].shape) == (torchs[name].dtype, torchs[name].shape)
+    assert mine["y"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gelu_is_exact_to_a_bit_of_bf16_everywhere() -> None:
+    """All finite values of bf16 as they are, which a mean of zero and a deviation of one leave."""
+    bits = np.arange(2**16).astype(np.uint16)
+    x = torch.from_numpy(bits).view(torch.bfloat16)
+    x = x[x.isfinite() & (x.abs() < 1e18)][:, None]  # whose squares are finite too
+    y, norm = torch.empty_like(x), torch.tensor([[0.0], [1.0], [0.0]])
+    bfloat16.run(norm_gelu_passes.activate, x, norm, torch.zeros(3, 2, 1), y)
+    exact = F.gelu(x.double())
+    assert ((y.double() - exact).abs() <= exact.abs() / 256 + 3e-7).all()
+
+
+def test_slopes_are_those_of_gelu() -> None:
+    x = torch.linspace(-8, 8, 4001).bfloat16()[:, None]
+    d, sums, norm = torch.empty_like(x), torch.zeros(3, 2, 1), torch.tensor([[0.0], [1.0], [0.0]])
+    bfloat16.run(norm_gelu_passes.slopes, x, torch.ones_like(x), norm, sums, d)
+    wide = x.double().requires_grad_()
+    exact = torch.autograd.grad(F.gelu(wide).sum(), wide)[0]
+    assert ((d.double() - exact).abs() <= exact.abs() / 256 + 1e-6).all()
+    assert float(sums[:, 0].sum()) == pytest.approx(float(exact.sum()), rel=1e-5)
+    assert float(sums[:, 1].sum()) == pytest.approx(float((exact * x).sum()), rel=1e-5)
+
+
+def test_of_equal_pixels_the_first_gets_the_gradient() -> None:
+    x = last(torch.randint(0, 2, (4, 7, 6, 6), generator=torch.Generator().manual_seed(0)).float())
+    gradient = last(torch.randn(4, 7, 3, 3))
+    mine, torchs = (results(layer, new_norm(7), x, gradient)["x"] for layer in WAYS["pool_norm_gelu"])
+    assert torch.equal(mine != 0, torchs != 0)
+    assert (mine != 0).sum() == 4 * 7 * 9
+
+
+@both
+def test_the_number_of_threads_changes_no_bit(way: str) -> None:
+    x, gradient = last(torch.randn(5, 20, 8, 8)), last(torch.randn(5, 20, *((4, 4) if "pool" in way else (8, 8))))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(results(WAYS[way][0], new_norm(20), x, gradient))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@both
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_visible(way: str, value: float) -> None:
+    x = last(torch.randn(2, 3, 4, 4))
+    x[0, 1, 2, 2] = value
+    found = results(WAYS[way][0], new_norm(3), x, last(torch.ones(2, 3, *((2, 2) if "pool" in way else (4, 4)))))
+    assert [bool(channel.isnan().all()) for channel in found["y"].unbind(1)] == [False, True, False]
+    assert [bool(channel.isnan()) for channel in found["bias"]] == [False, True, False]
+
+
+@both
+def test_a_channel_of_one_value_has_no_variance_below_zero(way: str) -> None:
+    x = last(torch.full((4, 3, 4, 4), 3.140625))
+    found = results(WAYS[way][0], new_norm(3), x, last(torch.ones(4, 3, *((2, 2) if "pool" in way else (4, 4)))))
+    assert all(tensor.isfinite().all() for tensor in found.values())
+    assert torch.equal(found["variance"], torch.full((3,), 0.6))  # of one, at a momentum of 0.4
+
+
+@both
+def test_batches_are_counted(way: str) -> None:
+    norm = new_norm(3)
+    WAYS[way][0](norm, last(torch.randn(2, 3, 4, 4)))
+    assert int(norm.num_batches_tracked or 0) == 1
+
+
+ELSEWHERE: dict[str, Callable[[BatchNorm, torch.Tensor], tuple[nn.BatchNorm2d, torch.Tensor]]] = {
+    "fp32": lambda norm, x: (norm, x.float()),
+    "contiguous": lambda norm, x: (norm, x.contiguous()),
+    "one image": lambda norm, x: (norm, x[:1]),
+    "evaluation": lambda norm, x: (norm.eval(), x),
+    "odd sides": lambda norm, x: (norm, last(x[..., 1:, 1:])),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_elsewhere_it_is_torch(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = called(monkeypatch)
+    norm, x = ELSEWHERE[where](new_norm(3), last(torch.randn(4, 3, 6, 6)))
+    assert torch.equal(norm_gelu.pool_norm_gelu(norm, x), plain_pooled(norm, x)) or where == "odd sides"
+    assert not {"pool"} & set(names)
+    assert where == "odd sides" or not names
+
+
+def test_the_network_takes_it_and_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six layers of it: its gradients are as far from the exact ones as those that torch's operations give."""
+    images, labels = pictures(64), torch.arange(64) % 10
+    names, found = called(monkeypatch), {}
+    for way in ("exact", "torch", "ours"):
+        torch.manual_seed(0)
+        model = ConvNet(width=16, gated=True).to(memory_format=torch.channels_last)
+        model.whiten(images)
+        if way == "torch":
+            monkeypatch.setattr(norm_gelu, "_suits", lambda *_: False)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=way != "exact"):
+            loss = F.cross_entropy(model(last(images, torch.float32 if way == "exact" else torch.bfloat16)), labels)
+        found[way] = torch.cat([one.flatten() for one in torch.autograd.grad(loss.float(), list(model.parameters()))])
+        monkeypatch.undo()
+        if way == "torch":
+            assert not names
+            names = called(monkeypatch)
+    assert len(names) == 6 * 2 + 6 * 2
+    error = {way: float((found[way] - found["exact"]).norm() / found["exact"].norm()) for way in ("torch", "ours")}
+    assert error["ours"] < 1.3 * error["torch"]
