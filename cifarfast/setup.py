@@ -17,7 +17,7 @@ from cifarfast.fingerprint import Fingerprint, take_fingerprint
 from cifarfast.loaders import open_loader
 from cifarfast.loaders.base import Feed, Loader
 from cifarfast.model import build_model
-from cifarfast.networks import bfloat16, norm_gelu, winograd
+from cifarfast.networks import bfloat16, norm_gelu, tap_products, winograd
 from cifarfast.recipe import Recipe
 from cifarfast.runtime import Runtime
 from cifarfast.selection import taken_by_epoch
@@ -159,6 +159,7 @@ def _untrained(site: Site, recipe: Recipe, seed: int, sample: torch.Tensor | Non
         winograd.compile_passes()
         if recipe.network == "convnet":
             norm_gelu.compile_passes()
+            tap_products.compile_passes()
     step = TrainStep(placed, recipe, site.device, mean=manifest.mean, std=manifest.std, seed=seed, images=images)
     site.steps[compiled_part(recipe)] = step
     return step

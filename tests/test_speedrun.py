@@ -13,7 +13,7 @@ from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import read_manifest
 from cifarfast.device import Device
 from cifarfast.metrics import EpochRow
-from cifarfast.networks import norm_gelu, winograd
+from cifarfast.networks import norm_gelu, tap_products, winograd
 from cifarfast.networks.convnet import Stem
 from cifarfast.networks.whitening import whitening_filters
 from cifarfast.reporting.page import write_report
@@ -102,11 +102,11 @@ def test_numba_is_done_before_the_first_step_and_not_asked_in_fp32(
     data: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     calls: list[str] = []
-    for passes in (winograd, norm_gelu):
+    for passes in (winograd, norm_gelu, tap_products):
         monkeypatch.setattr(passes, "compile_passes", lambda: calls.append("compiled"))
     runtime = replace(RUNTIME, amp=True, amp_dtype="bf16") if precision == "bf16" else RUNTIME
     set_up(RunConfig(data=data, recipe=RECIPE, runtime=runtime))
-    assert calls == (2 * ["compiled"] if precision == "bf16" else [])
+    assert calls == (3 * ["compiled"] if precision == "bf16" else [])
 
 
 def test_the_stem_is_whitened_by_the_training_images_of_the_run_and_stays_so(run: Path, data: Path) -> None:

@@ -15,6 +15,8 @@ Rows = npt.NDArray[np.float32]
 
 KEPT = os.access(Path(__file__).parent, os.W_OK)
 """Whether what numba compiles can be kept beside the sources."""
+MATRIX_UNITS = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+"""Whether this processor has AMX."""
 
 
 @njit(cache=KEPT)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cifarfast.networks import bfloat16, winograd
+from cifarfast.networks import tap_products, winograd
 from cifarfast.networks.norm_gelu import norm_gelu, pool_norm_gelu
 from cifarfast.networks.pooling import max_pool
 
@@ -13,17 +13,14 @@ def convolved(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """Map (B, C_in, H, W) to (B, C_out, H, W), by a 3x3 convolution with padding 1 and without bias.
 
     Of 2x2 pixels each output depends on all four, and one product with a larger matrix takes a CPU a third of the time
-    of what it does for such small images. Of 3x3 Winograd's algorithm, which computes 4x4, does where there is AMX,
-    beside which torch's gradient of the filters is slow.
+    of what it does for such small images.
     """
     if x.shape[2:] == (2, 2) and x.device.type == "cpu":
         return _of_four_pixels(conv.weight.to(x.dtype), x)
     if winograd.suits(x, conv.weight, padding=1):
         return winograd.conv(x, conv.weight, padding=1)
-    if x.shape[2:] == (3, 3) and winograd.MATRIX_UNITS and bfloat16.runs_on(x.device, x.dtype):
-        wider = F.pad(x, (1, 2, 1, 2))
-        if winograd.suits(wider, conv.weight):
-            return winograd.conv(wider, conv.weight)[:, :, :3, :3].contiguous(memory_format=torch.channels_last)
+    if tap_products.suits(x, conv.weight):
+        return tap_products.conv(x, conv.weight.to(x.dtype))
     y: torch.Tensor = conv(x)
     return y
 

@@ -18,15 +18,13 @@ from torch.library import custom_op
 from torch.nn import functional as F
 
 from cifarfast.networks import winograd_passes as passes
-from cifarfast.networks.bfloat16 import run, runs_on
+from cifarfast.networks.bfloat16 import MATRIX_UNITS, run, runs_on
 
 _G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _FILTERS = torch.kron(_G, _G)
 """G F G^T as a matrix (16, 9) for F row by row."""
 
 
-MATRIX_UNITS = bool(torch.cpu.get_capabilities().get("amx_bf16"))
-"""Whether this processor has AMX."""
 LEAST_CHANNELS = 90 if MATRIX_UNITS else 32
 """From how many channels on it pays, those of input and output together taken as C K / (C + K).
 
@@ -61,8 +59,9 @@ def conv(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> torch.Te
     Returns:
         (B, K, H - 2 + 2 padding, W - 2 + 2 padding), bf16, channels-last.
     """
-    y: torch.Tensor = _conv(_padded(x, padding), weight)
-    return y.permute(0, 3, 1, 2)
+    joined, _ = _conv(_padded(x, padding), weight)
+    y: torch.Tensor = joined.permute(0, 3, 1, 2)
+    return y
 
 
 def conv_max_pool(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> torch.Tensor:
@@ -73,7 +72,7 @@ def conv_max_pool(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) ->
     Returns:
         (B, K, H/2 - 1 + padding, W/2 - 1 + padding), bf16, channels-last.
     """
-    pooled, _ = _conv_max_pool(_padded(x, padding), weight)
+    pooled, *_ = _conv_max_pool(_padded(x, padding), weight)
     y: torch.Tensor = pooled.permute(0, 3, 1, 2)
     return y
 
@@ -93,60 +92,69 @@ def _padded(x: torch.Tensor, padding: int) -> torch.Tensor:
     return F.pad(x, (0, 0, padding, padding, padding, padding)) if padding else x  # torch copies either way
 
 
-@custom_op("cifarfast::winograd_conv", mutates_args=())
-def _conv(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, C) to (B, H - 2, W - 2, K)."""
-    y: torch.Tensor = _unpooled(x, weight)
-    run(passes.join, _products(x, weight), y)
-    return y
+@custom_op("cifarfast::winograd", mutates_args=())
+def _conv(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, H, W, C) to (B, H - 2, W - 2, K), and the tiles."""
+    y, tiles = _unpooled(x, weight)
+    run(passes.join, _products(x, weight, tiles), y)
+    return y, tiles
 
 
-@custom_op("cifarfast::winograd_conv_backward", mutates_args=())
-def _conv_backward(gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of `x` and `weight`."""
-    products = x.new_empty(16, *_tiles(x), len(weight))
-    run(passes.unjoin, gradient, products)
-    return _backward(products, x, weight)
-
-
-@custom_op("cifarfast::winograd_conv_max_pool", mutates_args=())
-def _conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, H, W, C) to (B, H/2 - 1, W/2 - 1, K), and which of its four pixels each was."""
-    pooled, place = _pooled(x, weight)
-    run(passes.pool, _products(x, weight).flatten(1, 3), pooled.flatten(0, 2), place.flatten(0, 2))
-    return pooled, place
-
-
-@custom_op("cifarfast::winograd_conv_max_pool_backward", mutates_args=())
-def _conv_max_pool_backward(
-    gradient: torch.Tensor, place: torch.Tensor, x: torch.Tensor, weight: torch.Tensor
+@custom_op("cifarfast::winograd_backward", mutates_args=())
+def _conv_backward(
+    gradient: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of `x` and `weight`."""
-    products = x.new_empty(16, *_tiles(x), len(weight))
+    """Gradients of the images and of `weight`."""
+    products = _products_like(tiles, weight)
+    run(passes.unjoin, gradient, products)
+    return _backward(products, tiles, weight)
+
+
+@custom_op("cifarfast::winograd_max_pool", mutates_args=())
+def _conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(B, H, W, C) to (B, H/2 - 1, W/2 - 1, K), which of its four pixels each was, and the tiles."""
+    pooled, place, tiles = _pooled(x, weight)
+    run(passes.pool, _products(x, weight, tiles).flatten(1, 3), pooled.flatten(0, 2), place.flatten(0, 2))
+    return pooled, place, tiles
+
+
+@custom_op("cifarfast::winograd_max_pool_backward", mutates_args=())
+def _conv_max_pool_backward(
+    gradient: torch.Tensor, place: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of the images and of `weight`."""
+    products = _products_like(tiles, weight)
     run(passes.unpool, gradient.flatten(0, 2), place.flatten(0, 2), products.flatten(1, 3))
-    return _backward(products, x, weight)
+    return _backward(products, tiles, weight)
 
 
-def _products(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The sums over channels, (16, B, H/2 - 1, W/2 - 1, K)."""
-    tiles = x.new_empty(16, *_tiles(x), x.shape[3])
+def _products(x: torch.Tensor, weight: torch.Tensor, tiles: torch.Tensor) -> torch.Tensor:
+    """The sums over channels, (16, B, H/2 - 1, W/2 - 1, K), of `tiles`, which this makes of `x`."""
     run(passes.split, x, tiles)
-    return torch.bmm(tiles.flatten(1, 3), _filters(weight, x.dtype)).view(16, *_tiles(x), len(weight))
+    products = _products_like(tiles, weight)
+    torch.bmm(tiles.flatten(1, 3), _filters(weight, x.dtype), out=products.flatten(1, 3))
+    return products
 
 
-def _backward(products: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of `x` and `weight` from that of what `_products` gave."""
+def _products_like(tiles: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return tiles.new_empty(*tiles.shape[:-1], len(weight))
+
+
+def _backward(products: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of images and filters from that of what `_products` gave."""
     filters, channels = weight.shape[:2]
-    # Computed anew in less time than it takes to read what else would be kept.
-    tiles = x.new_empty(16, *_tiles(x), channels)
-    run(passes.split, x, tiles)
-    flat, products = tiles.flatten(1, 3), products.flatten(1, 3)
-    of_filters = torch.bmm(flat.mT, products)
-    torch.bmm(products, _filters(weight, x.dtype).mT, out=flat)
-    of_x = torch.empty_like(x)
-    run(passes.merge, tiles, of_x)
+    flat = products.flatten(1, 3)
+    of_filters = torch.bmm(tiles.flatten(1, 3).mT, flat)
+    of_tiles = torch.bmm(flat, _filters(weight, tiles.dtype).mT).view(tiles.shape)
+    of_x = _images_of(tiles)
+    run(passes.merge, of_tiles, of_x)
     of_weight = _product(_FILTERS.mT, of_filters.flatten(1)).view(3, 3, channels, filters).permute(3, 2, 0, 1)
     return of_x, torch.empty_like(weight).copy_(of_weight)
+
+
+def _images_of(tiles: torch.Tensor) -> torch.Tensor:
+    _, batch, rows, columns, channels = tiles.shape
+    return tiles.new_empty(batch, 2 * rows + 2, 2 * columns + 2, channels)
 
 
 def _filters(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -161,43 +169,47 @@ def _product(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return matrix @ values.float()
 
 
-def _tiles(x: torch.Tensor) -> tuple[int, int, int]:
-    """How many: images, rows and columns."""
-    batch, height, width, _ = x.shape
-    return batch, height // 2 - 1, width // 2 - 1
+def _tiles(x: torch.Tensor) -> torch.Tensor:
+    batch, height, width, channels = x.shape
+    return x.new_empty(16, batch, height // 2 - 1, width // 2 - 1, channels)
 
 
 @_conv.register_fake
-def _unpooled(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _unpooled(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     batch, height, width, _ = x.shape
-    return x.new_empty(batch, height - 2, width - 2, len(weight))
+    return x.new_empty(batch, height - 2, width - 2, len(weight)), _tiles(x)
 
 
 @_conv_max_pool.register_fake
-def _pooled(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (*_tiles(x), len(weight))
-    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
+def _pooled(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    tiles = _tiles(x)
+    shape = (*tiles.shape[1:4], len(weight))
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8), tiles
 
 
 @_conv_backward.register_fake
-def _(_: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight)
+def _(_: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return _images_of(tiles), torch.empty_like(weight)
 
 
 @_conv_max_pool_backward.register_fake
-def _(_: torch.Tensor, place: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _(
+    _: torch.Tensor, place: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     del place
-    return torch.empty_like(x), torch.empty_like(weight)
+    return _images_of(tiles), torch.empty_like(weight)
 
 
-def _keep(ctx: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-    """Save what the backward pass reads: which pixels were the largest, if any were chosen, and the inputs."""
-    ctx.save_for_backward(*(output[1:] if isinstance(output, tuple) else ()), *inputs)
+def _keep(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]) -> None:
+    """Save what the backward pass reads: which pixels were the largest, if any were chosen, the tiles and filters."""
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # of the tiles' they would be zeros
+    ctx.save_for_backward(*output[1:], inputs[1])
 
 
 _conv.register_autograd(
-    lambda ctx, gradient: _conv_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
+    lambda ctx, gradient, _: _conv_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
 )
 _conv_max_pool.register_autograd(
-    lambda ctx, gradient, _: _conv_max_pool_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
+    lambda ctx, gradient, *_: _conv_max_pool_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
 )

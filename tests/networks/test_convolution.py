@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cifarfast.networks import winograd
+from cifarfast.networks import bfloat16, tap_products, winograd
 from cifarfast.networks.convnet import ConvNet
 from cifarfast.networks.convolution import convolved, pooled
 from cifarfast.networks.resnet import ResNet
@@ -35,33 +35,23 @@ def test_pooled_is_the_largest_of_four(padding: int) -> None:
 
 
 @pytest.mark.parametrize("units", [False, True])
-def test_of_3x3_pixels_it_is_winograds_where_there_are_matrix_units(
+def test_the_filters_of_small_images_learn_by_products_where_there_are_matrix_units(
     monkeypatch: pytest.MonkeyPatch, units: bool
 ) -> None:
-    monkeypatch.setattr(winograd, "MATRIX_UNITS", units)
-    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 16)
-    taken: list[torch.Size] = []
-    real = winograd.conv
-
-    def taking(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        taken.append(x.shape)
-        return real(x, weight)
-
-    monkeypatch.setattr(winograd, "conv", taking)
-    conv = nn.Conv2d(32, 32, 3, padding=1, bias=False).bfloat16()
-    x = last(torch.randn(4, 32, 3, 3), torch.bfloat16).requires_grad_()
-    gradient = last(torch.randn(4, 32, 3, 3), torch.bfloat16)
-    y = convolved(conv, x)
+    monkeypatch.setattr(bfloat16, "MATRIX_UNITS", units)
+    monkeypatch.setattr(tap_products, "LEAST_CHANNELS", 16)
+    conv = nn.Conv2d(32, 32, 3, padding=1, bias=False)
+    x = last(torch.randn(4, 32, 3, 3), torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, plain = convolved(conv, x), conv(x)
+    assert y.grad_fn is not None
+    assert (y.grad_fn.name() == "_ConvBackward") == units
+    assert torch.equal(y, plain)
     assert y.is_contiguous(memory_format=torch.channels_last)
-    assert taken == ([(4, 32, 6, 6)] if units else [])
-    exact = F.conv2d(x.double(), conv.weight.double(), padding=1)
-    exacts = [exact, *torch.autograd.grad(exact, [x, conv.weight], gradient.double())]
-    for mine, other in zip([y, *torch.autograd.grad(y, [x, conv.weight], gradient)], exacts, strict=True):
-        assert (mine.double() - other.double()).norm() < 0.01 * other.double().norm()
 
 
 MODELS: dict[str, tuple[Callable[[], ConvNet | ResNet], int, list[str]]] = {
-    "convnet": (lambda: ConvNet(width=48), 32, ["pool 48", "pool 192", "192"]),
+    "convnet": (lambda: ConvNet(width=48), 32, ["pool 48", "pool 192"]),
     "resnet": (ResNet, 32, ["pool 64", "128", "128", "pool 128", "pool 256", "512", "512"]),
 }
 
@@ -74,7 +64,6 @@ def test_networks_take_winograds_in_bf16_and_compute_the_same(monkeypatch: pytes
     model.whiten(pictures(50))
     images, calls = last(pictures(4), torch.bfloat16), []
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", least)
-    monkeypatch.setattr(winograd, "MATRIX_UNITS", True)
 
     def counted(function: Any, kind: str) -> Any:
         def called(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> torch.Tensor:
