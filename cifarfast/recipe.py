@@ -245,7 +245,6 @@ SPEEDRUN_94 = replace(
     width=80,
     squeeze_excitation=True,
     epochs=9,
-    hard_share=0.58,
     low_resolution_share=0.55,
 )
 """`speedrun-91`, wider and longer."""

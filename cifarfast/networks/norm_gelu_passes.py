@@ -1,4 +1,4 @@
-"""What BatchNorm and GELU do to bf16 images, compiled by numba: two passes over memory forward, and two back.
+"""What BatchNorm, GELU and gates do to bf16 images, compiled by numba: two passes over memory forward, and two back.
 
 Images are rows of channels. Sums over rows are taken in parts of their own, whatever the number of threads, so that the
 same rows always give the same bits.
@@ -89,48 +89,89 @@ def pool(images: Bits, x: Bits, place: npt.NDArray[np.uint8], sums: npt.NDArray[
 
 
 @njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
-def activate(x: Bits, norm: npt.NDArray[np.float32], parts: npt.NDArray[np.float32], y: Bits) -> None:
-    """GELU of the normalised rows; `norm` (3, C) is mean, reciprocal deviation and bias, `parts` as in `slopes`."""
-    rows, channels = x.shape
+def activate(x: Bits, norm: npt.NDArray[np.float32], parts: npt.NDArray[np.float32], y: Bits, means: Rows) -> None:
+    """GELU of normalised images (B, H W, C), and its means (B, C).
+
+    `norm` (3, C) is mean, reciprocal deviation and bias; there are as many parts as in `slopes`.
+    """
+    count, pixels, channels = x.shape
     mean, reciprocal, bias = norm[0], norm[1], norm[2]
     for part in prange(len(parts)):
-        z, density, below = (
-            np.empty(channels, np.float32),
-            np.empty(channels, np.float32),
-            np.empty(channels, np.float32),
-        )
-        for n in range(rows * part // len(parts), rows * (part + 1) // len(parts)):
-            widen(x[n], z.view(np.uint32))
+        z, density = np.empty(channels, np.float32), np.empty(channels, np.float32)
+        below, total = np.empty(channels, np.float32), np.empty(channels, np.float32)
+        for image in range(count * part // len(parts), count * (part + 1) // len(parts)):
+            total[:] = 0
+            for n in range(pixels):
+                widen(x[image, n], z.view(np.uint32))
+                for c in range(channels):
+                    z[c] = (z[c] - mean[c]) * reciprocal[c] + bias[c]
+                _normal(z, density, below)
+                for c in range(channels):
+                    z[c] *= below[c]
+                    total[c] += z[c]
+                narrow(z.view(np.uint32), y[image, n])
+            of_image = means[image]
             for c in range(channels):
-                z[c] = (z[c] - mean[c]) * reciprocal[c] + bias[c]
-            _normal(z, density, below)
-            for c in range(channels):
-                z[c] *= below[c]
-            narrow(z.view(np.uint32), y[n])
+                of_image[c] = total[c] / np.float32(pixels)
 
 
 @njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
-def slopes(x: Bits, gradient: Bits, norm: npt.NDArray[np.float32], sums: npt.NDArray[np.float32], d: Bits) -> None:
-    """The gradient of what GELU was given; (parts, 2, C) sums of it, and of its product with the normalised rows."""
+def weigh(x: Bits, factors: Rows, y: Bits) -> None:
+    """Images (B, H W, C) times one factor for each of their channels (B, C)."""
+    count, pixels, channels = x.shape
+    for image in prange(count):
+        v, factor = np.empty(channels, np.float32), factors[image]
+        for n in range(pixels):
+            widen(x[image, n], v.view(np.uint32))
+            for c in range(channels):
+                v[c] *= factor[c]
+            narrow(v.view(np.uint32), y[image, n])
+
+
+@njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def of_factors(x: Bits, gradient: Bits, sums: Rows) -> None:
+    """The gradient of the factors of `weigh` (B, C), from that of what it gave."""
+    count, pixels, channels = x.shape
+    for image in prange(count):
+        v, g = np.empty(channels, np.float32), np.empty(channels, np.float32)
+        total = np.zeros(channels, np.float32)
+        for n in range(pixels):
+            widen(x[image, n], v.view(np.uint32))
+            widen(gradient[image, n], g.view(np.uint32))
+            for c in range(channels):
+                total[c] += v[c] * g[c]
+        sums[image] = total
+
+
+@njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def slopes(
+    x: Bits, gradient: Bits, norm: npt.NDArray[np.float32], lines: Rows, sums: npt.NDArray[np.float32], d: Bits
+) -> None:
+    """The gradient of what GELU was given; (parts, 2, C) sums of it, and of its product with the normalised images.
+
+    That of what GELU gave is lines[0] times `gradient`, plus lines[1]; images are (B, H W, C), lines (2, B, C).
+    """
     parts = len(sums)
-    rows, channels = x.shape
+    count, pixels, channels = x.shape
     mean, reciprocal, bias = norm[0], norm[1], norm[2]
     for part in prange(parts):
         u, z, g = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
         density, below = np.empty(channels, np.float32), np.empty(channels, np.float32)
         first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
-        for n in range(rows * part // parts, rows * (part + 1) // parts):
-            widen(x[n], u.view(np.uint32))
-            widen(gradient[n], g.view(np.uint32))
-            for c in range(channels):
-                u[c] = (u[c] - mean[c]) * reciprocal[c]
-                z[c] = u[c] + bias[c]
-            _normal(z, density, below)
-            for c in range(channels):
-                g[c] *= below[c] + z[c] * density[c]
-                first[c] += g[c]
-                second[c] += g[c] * u[c]
-            narrow(g.view(np.uint32), d[n])
+        for image in range(count * part // parts, count * (part + 1) // parts):
+            factor, start = lines[0, image], lines[1, image]
+            for n in range(pixels):
+                widen(x[image, n], u.view(np.uint32))
+                widen(gradient[image, n], g.view(np.uint32))
+                for c in range(channels):
+                    u[c] = (u[c] - mean[c]) * reciprocal[c]
+                    z[c] = u[c] + bias[c]
+                _normal(z, density, below)
+                for c in range(channels):
+                    g[c] = (factor[c] * g[c] + start[c]) * (below[c] + z[c] * density[c])
+                    first[c] += g[c]
+                    second[c] += g[c] * u[c]
+                narrow(g.view(np.uint32), d[image, n])
         sums[part, 0], sums[part, 1] = first, second
 
 

@@ -4,7 +4,8 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.nn import functional as F
 
-from cifarfast.networks.convnet import ConvNet, Gate, Stage, Stem
+from cifarfast.networks.convnet import ConvNet, Stage, Stem
+from cifarfast.networks.gate import Gate
 from cifarfast.networks.whitening import whitening_filters
 from tests.networks.pictures import pictures
 

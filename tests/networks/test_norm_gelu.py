@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from cifarfast.networks import bfloat16, norm_gelu, norm_gelu_passes
 from cifarfast.networks.convnet import BatchNorm, ConvNet
+from cifarfast.networks.gate import Gate
 from tests.networks.pictures import pictures
 
 Layer = Callable[[nn.BatchNorm2d, torch.Tensor], torch.Tensor]
@@ -89,17 +90,19 @@ def test_gelu_is_exact_to_a_bit_of_bf16_everywhere() -> None:
     """All finite values of bf16 as they are, which a mean of zero and a deviation of one leave."""
     bits = np.arange(2**16).astype(np.uint16)
     x = torch.from_numpy(bits).view(torch.bfloat16)
-    x = x[x.isfinite() & (x.abs() < 1e18)][:, None]  # whose squares are finite too
-    y, norm = torch.empty_like(x), torch.tensor([[0.0], [1.0], [0.0]])
-    bfloat16.run(norm_gelu_passes.activate, x, norm, torch.zeros(3, 2, 1), y)
+    x = x[x.isfinite() & (x.abs() < 1e18)][:, None, None]  # whose squares are finite too
+    y, means, norm = torch.empty_like(x), torch.empty(len(x), 1), torch.tensor([[0.0], [1.0], [0.0]])
+    bfloat16.run(norm_gelu_passes.activate, x, norm, torch.zeros(3, 2, 1), y, means)
     exact = F.gelu(x.double())
     assert ((y.double() - exact).abs() <= exact.abs() / 256 + 3e-7).all()
+    assert ((means - exact[:, 0]).abs() <= exact[:, 0].abs() / 1e5 + 1e-6).all()
 
 
 def test_slopes_are_those_of_gelu() -> None:
-    x = torch.linspace(-8, 8, 4001).bfloat16()[:, None]
+    x = torch.linspace(-8, 8, 4001).bfloat16()[:, None, None]
     d, sums, norm = torch.empty_like(x), torch.zeros(3, 2, 1), torch.tensor([[0.0], [1.0], [0.0]])
-    bfloat16.run(norm_gelu_passes.slopes, x, torch.ones_like(x), norm, sums, d)
+    lines = torch.tensor([0.25, 0.5])[:, None, None].repeat(1, len(x), 1)
+    bfloat16.run(norm_gelu_passes.slopes, x, 2 * torch.ones_like(x), norm, lines, sums, d)  # 0.25 * 2 + 0.5 is one
     wide = x.double().requires_grad_()
     exact = torch.autograd.grad(F.gelu(wide).sum(), wide)[0]
     assert ((d.double() - exact).abs() <= exact.abs() / 256 + 1e-6).all()
@@ -153,6 +156,47 @@ def test_batches_are_counted(way: str) -> None:
     assert int(norm.num_batches_tracked or 0) == 1
 
 
+def gated(ours: bool, norm: BatchNorm, x: torch.Tensor, gradient: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a gate after all that gives, and the gradients."""
+    gate, x = Gate(len(norm.bias)), x.clone().requires_grad_()
+    with torch.no_grad():
+        gate.linear.weight.copy_(torch.randn(gate.linear.weight.shape, generator=torch.Generator().manual_seed(2)))
+    gate.to(norm.bias.dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype == torch.bfloat16):
+        y = norm_gelu.norm_gelu_gate(norm, gate, x) if ours else gate(plain(norm, x))
+    gradients = torch.autograd.grad(y, [x, norm.bias, gate.linear.weight], gradient.to(y.dtype))
+    return {"y": y.detach(), **dict(zip(("x", "bias", "weight"), gradients, strict=True))}
+
+
+@pytest.mark.parametrize(("batch", "channels", "height", "width"), [(3, 48, 10, 4), (20, 80, 5, 7), (40, 5, 2, 2)])
+def test_a_gate_is_nearer_to_the_exact_values_than_torch(batch: int, channels: int, height: int, width: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = last(3 * torch.randn(batch, channels, height, width, generator=random) + 1)
+    gradient = last(torch.randn(x.shape, generator=random))
+    exact = gated(False, new_norm(channels, torch.float64), x.double(), gradient.double())
+    torchs, mine = (gated(ours, new_norm(channels), x, gradient) for ours in (False, True))
+
+    def error(of: dict[str, torch.Tensor], name: str) -> float:
+        return float((of[name].double() - exact[name]).norm() / exact[name].norm())
+
+    for name in exact:
+        assert error(mine, name) < 1.1 * error(torchs, name), name
+        assert (mine[name].dtype, mine[name].shape) == (torchs[name].dtype, torchs[name].shape)
+    assert mine["y"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_gate() -> None:
+    x, gradient = last(torch.randn(5, 20, 8, 8)), last(torch.randn(5, 20, 8, 8))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(gated(True, new_norm(20), x, gradient))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 ELSEWHERE: dict[str, Callable[[BatchNorm, torch.Tensor], tuple[nn.BatchNorm2d, torch.Tensor]]] = {
     "fp32": lambda norm, x: (norm, x.float()),
     "contiguous": lambda norm, x: (norm, x.contiguous()),
@@ -164,8 +208,11 @@ ELSEWHERE: dict[str, Callable[[BatchNorm, torch.Tensor], tuple[nn.BatchNorm2d, t
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_elsewhere_it_is_torch(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = called(monkeypatch)
+    names, gate = called(monkeypatch), Gate(3)
     norm, x = ELSEWHERE[where](new_norm(3), last(torch.randn(4, 3, 6, 6)))
+    if where != "odd sides":
+        with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype == torch.bfloat16):
+            assert torch.equal(norm_gelu.norm_gelu_gate(norm, gate, x), gate(plain(norm, x)))
     assert torch.equal(norm_gelu.pool_norm_gelu(norm, x), plain_pooled(norm, x)) or where == "odd sides"
     assert not {"pool"} & set(names)
     assert where == "odd sides" or not names
@@ -188,6 +235,6 @@ def test_the_network_takes_it_and_learns_the_same(monkeypatch: pytest.MonkeyPatc
         if way == "torch":
             assert not names
             names = called(monkeypatch)
-    assert len(names) == 6 * 2 + 6 * 2
+    assert len(names) == 6 * 2 + 6 * 2 + 3 * 2
     error = {way: float((found[way] - found["exact"]).norm() / found["exact"].norm()) for way in ("torch", "ours")}
     assert error["ours"] < 1.3 * error["torch"]
