@@ -59,7 +59,7 @@ def conv(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) -> torch.Te
     Returns:
         (B, K, H - 2 + 2 padding, W - 2 + 2 padding), bf16, channels-last.
     """
-    joined, _ = _conv(_padded(x, padding), weight)
+    joined, *_ = _conv(_padded(x, padding), weight)
     y: torch.Tensor = joined.permute(0, 3, 1, 2)
     return y
 
@@ -93,62 +93,67 @@ def _padded(x: torch.Tensor, padding: int) -> torch.Tensor:
 
 
 @custom_op("cifarfast::winograd", mutates_args=())
-def _conv(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, H, W, C) to (B, H - 2, W - 2, K), and the tiles."""
-    y, tiles = _unpooled(x, weight)
-    run(passes.join, _products(x, weight, tiles), y)
-    return y, tiles
+def _conv(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(B, H, W, C) to (B, H - 2, W - 2, K), and what the way back needs: `tiles` and `filters` of `_products`."""
+    y, tiles, filters = _unpooled(x, weight)
+    run(passes.join, _products(x, weight, tiles, filters), y)
+    return y, tiles, filters
 
 
 @custom_op("cifarfast::winograd_backward", mutates_args=())
 def _conv_backward(
-    gradient: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor
+    gradient: torch.Tensor, tiles: torch.Tensor, filters: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of the images and of `weight`."""
-    products = _products_like(tiles, weight)
+    products = _empty_products(tiles, filters)
     run(passes.unjoin, gradient, products)
-    return _backward(products, tiles, weight)
+    return _backward(products, tiles, filters, weight)
 
 
 @custom_op("cifarfast::winograd_max_pool", mutates_args=())
-def _conv_max_pool(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(B, H, W, C) to (B, H/2 - 1, W/2 - 1, K), which of its four pixels each was, and the tiles."""
-    pooled, place, tiles = _pooled(x, weight)
-    run(passes.pool, _products(x, weight, tiles).flatten(1, 3), pooled.flatten(0, 2), place.flatten(0, 2))
-    return pooled, place, tiles
+def _conv_max_pool(
+    x: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(B, H, W, C) to (B, H/2 - 1, W/2 - 1, K), which of its four pixels each was, and as `_conv`."""
+    pooled, place, tiles, filters = _pooled(x, weight)
+    products = _products(x, weight, tiles, filters)
+    run(passes.pool, products.flatten(1, 3), pooled.flatten(0, 2), place.flatten(0, 2))
+    return pooled, place, tiles, filters
 
 
 @custom_op("cifarfast::winograd_max_pool_backward", mutates_args=())
 def _conv_max_pool_backward(
-    gradient: torch.Tensor, place: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor
+    gradient: torch.Tensor, place: torch.Tensor, tiles: torch.Tensor, filters: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of the images and of `weight`."""
-    products = _products_like(tiles, weight)
+    products = _empty_products(tiles, filters)
     run(passes.unpool, gradient.flatten(0, 2), place.flatten(0, 2), products.flatten(1, 3))
-    return _backward(products, tiles, weight)
+    return _backward(products, tiles, filters, weight)
 
 
-def _products(x: torch.Tensor, weight: torch.Tensor, tiles: torch.Tensor) -> torch.Tensor:
-    """The sums over channels, (16, B, H/2 - 1, W/2 - 1, K), of `tiles`, which this makes of `x`."""
+def _products(x: torch.Tensor, weight: torch.Tensor, tiles: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+    """The sums over channels, (16, B, H/2 - 1, W/2 - 1, K), of `tiles` and `filters`, which this computes."""
     run(passes.split, x, tiles)
-    products = _products_like(tiles, weight)
-    torch.bmm(tiles.flatten(1, 3), _filters(weight, x.dtype), out=products.flatten(1, 3))
+    filters.copy_(_product(_FILTERS, weight.permute(2, 3, 1, 0).reshape(9, -1)).view(filters.shape))
+    products = _empty_products(tiles, filters)
+    torch.bmm(tiles.flatten(1, 3), filters, out=products.flatten(1, 3))
     return products
 
 
-def _products_like(tiles: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return tiles.new_empty(*tiles.shape[:-1], len(weight))
+def _empty_products(tiles: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+    return tiles.new_empty(*tiles.shape[:-1], filters.shape[-1])
 
 
-def _backward(products: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of images and filters from that of what `_products` gave."""
-    filters, channels = weight.shape[:2]
+def _backward(
+    products: torch.Tensor, tiles: torch.Tensor, filters: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of images and `weight` from that of what `_products` gave."""
     flat = products.flatten(1, 3)
     of_filters = torch.bmm(tiles.flatten(1, 3).mT, flat)
-    of_tiles = torch.bmm(flat, _filters(weight, tiles.dtype).mT).view(tiles.shape)
+    of_tiles = torch.bmm(flat, filters.mT).view(tiles.shape)
     of_x = _images_of(tiles)
     run(passes.merge, of_tiles, of_x)
-    of_weight = _product(_FILTERS.mT, of_filters.flatten(1)).view(3, 3, channels, filters).permute(3, 2, 0, 1)
+    of_weight = _product(_FILTERS.mT, of_filters.flatten(1)).view(3, 3, *filters.shape[1:]).permute(3, 2, 0, 1)
     return of_x, torch.empty_like(weight).copy_(of_weight)
 
 
@@ -157,58 +162,59 @@ def _images_of(tiles: torch.Tensor) -> torch.Tensor:
     return tiles.new_empty(batch, 2 * rows + 2, 2 * columns + 2, channels)
 
 
-def _filters(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """G F G^T of every filter F, (16, C, K)."""
-    filters, channels = weight.shape[:2]
-    return _product(_FILTERS, weight.permute(2, 3, 1, 0).reshape(9, -1)).to(dtype).view(16, channels, filters)
-
-
 def _product(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """In fp32, whatever is asked around it."""
     with torch.autocast("cpu", enabled=False):
         return matrix @ values.float()
 
 
-def _tiles(x: torch.Tensor) -> torch.Tensor:
+def _kept(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Room for B^T D B of every tile, (16, B, H/2 - 1, W/2 - 1, C), and G F G^T of every filter, (16, C, K).
+
+    The way back needs them again, and they take longer to compute than to read.
+    """
     batch, height, width, channels = x.shape
-    return x.new_empty(16, batch, height // 2 - 1, width // 2 - 1, channels)
+    return x.new_empty(16, batch, height // 2 - 1, width // 2 - 1, channels), x.new_empty(16, channels, len(weight))
 
 
 @_conv.register_fake
-def _unpooled(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _unpooled(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     batch, height, width, _ = x.shape
-    return x.new_empty(batch, height - 2, width - 2, len(weight)), _tiles(x)
+    return x.new_empty(batch, height - 2, width - 2, len(weight)), *_kept(x, weight)
 
 
 @_conv_max_pool.register_fake
-def _pooled(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    tiles = _tiles(x)
+def _pooled(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    tiles, filters = _kept(x, weight)
     shape = (*tiles.shape[1:4], len(weight))
-    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8), tiles
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8), tiles, filters
 
 
 @_conv_backward.register_fake
-def _(_: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _(
+    _: torch.Tensor, tiles: torch.Tensor, filters: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    del filters
     return _images_of(tiles), torch.empty_like(weight)
 
 
 @_conv_max_pool_backward.register_fake
 def _(
-    _: torch.Tensor, place: torch.Tensor, tiles: torch.Tensor, weight: torch.Tensor
+    _: torch.Tensor, place: torch.Tensor, tiles: torch.Tensor, filters: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    del place
+    del place, filters
     return _images_of(tiles), torch.empty_like(weight)
 
 
 def _keep(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]) -> None:
-    """Save what the backward pass reads: which pixels were the largest, if any were chosen, the tiles and filters."""
+    """Save what the backward pass reads: which pixels were the largest, if any were chosen, tiles, filters, weights."""
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # of the tiles' they would be zeros
     ctx.save_for_backward(*output[1:], inputs[1])
 
 
 _conv.register_autograd(
-    lambda ctx, gradient, _: _conv_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
+    lambda ctx, gradient, *_: _conv_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
 )
 _conv_max_pool.register_autograd(
     lambda ctx, gradient, *_: _conv_max_pool_backward(gradient.contiguous(), *ctx.saved_tensors), setup_context=_keep
