@@ -52,7 +52,7 @@ def conv(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 @cache
 def compile_passes() -> None:
-    """Let numba compile what it has not: a second once a machine, a fraction of one from its files later."""
+    """Let numba compile what it has not: some ten seconds once a machine, a fraction of one from its files later."""
     x, weight = torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16), torch.zeros(1, 1, 3, 3, dtype=torch.bfloat16)
     _of_filters(x, x, weight)
 

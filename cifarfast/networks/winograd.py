@@ -79,7 +79,7 @@ def conv_max_pool(x: torch.Tensor, weight: torch.Tensor, *, padding: int = 0) ->
 
 @cache
 def compile_passes() -> None:
-    """Let numba compile what it has not: some ten seconds once a machine, a fraction of one from its files later."""
+    """Let numba compile what it has not: some twenty seconds once a machine, a fraction of one from its files later."""
     x = torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last).requires_grad_()
     for layer in (conv, conv_max_pool):
         y = layer(x, torch.zeros(1, 1, 3, 3))
