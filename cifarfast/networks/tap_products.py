@@ -53,8 +53,9 @@ def conv(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 @cache
 def compile_passes() -> None:
     """Let numba compile what it has not: some ten seconds once a machine, a fraction of one from its files later."""
-    x, weight = torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16), torch.zeros(1, 1, 3, 3, dtype=torch.bfloat16)
-    _of_filters(x, x, weight)
+    if bfloat16.MATRIX_UNITS:  # elsewhere nothing asks for them
+        x, weight = torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16), torch.zeros(1, 1, 3, 3, dtype=torch.bfloat16)
+        _of_filters(x, x, weight)
 
 
 class _Conv(torch.autograd.Function):
