@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +27,27 @@ def test_memory_that_is_kept_is_not_handed_out_again(first: str, again: bool) ->
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (float(done.stdout) > 0.9) == again
     assert (float(done.stdout) < 0.1) != again
+
+
+def in_huge_pages(block: str) -> bool:
+    """Whether the system is asked for huge pages where this expression, evaluated by another process, lies."""
+    code = f"""
+import re
+from cifarfast.heap import keep_freed_memory
+block = {block}
+for line in open("/proc/self/smaps"):
+    if ends := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+        start, end = (int(one, 16) for one in ends.groups())
+    elif line.startswith("VmFlags:") and start <= id(block) + (1 << 20) < end:
+        print("hg" in line.split())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {"True\n": True, "False\n": False}[done.stdout]
+
+
+@pytest.mark.skipif(
+    not (keep_freed_memory() and Path("/sys/kernel/mm/transparent_hugepage").exists()), reason="no huge pages here"
+)
+def test_memory_is_asked_for_in_huge_pages() -> None:
+    assert not in_huge_pages("bytes(64 << 20)")
+    assert in_huge_pages("keep_freed_memory() and bytes(64 << 20)")
