@@ -5,7 +5,7 @@ only, multiplies in bf16, which without bf16 instructions is fourteen times slow
 told on the device to leave everything untouched.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -50,59 +50,85 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def move(self, rates: torch.Tensor) -> None:
         """`step` at these rates, which the host need not know: with the same tensors it can be captured as a graph."""
-        for group, (lr, momentum, left) in zip(self.param_groups, rates, strict=True):
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, lr, momentum, left=None if group["orthogonal"] else left)
+        for group, (lr, share, left) in zip(self.param_groups, rates, strict=True):
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            momenta, directions = [], []
+            for parameter in parameters:
+                momenta.append(torch.addcmul(parameter.grad, self._kept(parameter), share))
+                directions.append(torch.addcmul(parameter.grad, momenta[-1], share))
+            if group["orthogonal"]:
+                starts = [parameter * (len(parameter) ** 0.5 / parameter.norm()) for parameter in parameters]
+                directions = orthogonalised(directions, self._dtype)
+            else:
+                starts = [parameter * left for parameter in parameters]
+            for parameter, momentum, start, direction in zip(parameters, momenta, starts, directions, strict=True):
+                self._set(self._kept(parameter), momentum)
+                self._set(parameter, start.addcmul_(direction, lr, value=-1))
 
-    def _move(self, parameter: torch.Tensor, lr: torch.Tensor, share: torch.Tensor, left: torch.Tensor | None) -> None:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
+    def _kept(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The momentum of the last step, at first nothing."""
+        state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        kept = state["momentum_buffer"]
-        momentum = torch.addcmul(gradient, kept, share)
-        direction = torch.addcmul(gradient, momentum, share)
-        if left is None:
-            start = parameter * (len(parameter) ** 0.5 / parameter.norm())
-            direction = orthogonalised(direction, self._dtype)
+        kept: torch.Tensor = state["momentum_buffer"]
+        return kept
+
+    def _set(self, tensor: torch.Tensor, new: torch.Tensor) -> None:
+        # Not `new` times zero: that is NaN where a gradient is.
+        if self.found_inf is None:
+            tensor.copy_(new)
         else:
-            start = parameter * left
-        moved = start.addcmul_(direction, lr, value=-1)
-        for tensor, new in ((kept, momentum), (parameter, moved)):
-            # Not `new` times zero: that is NaN where a gradient is.
-            if self.found_inf is None:
-                tensor.copy_(new)
-            else:
-                torch.where(self.found_inf > 0, tensor, new, out=tensor)
+            torch.where(self.found_inf > 0, tensor, new, out=tensor)
 
 
-def orthogonalised(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Nearly the nearest (semi-)orthogonal matrix: singular values of about one, the singular vectors kept.
+def orthogonalised(tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Nearly the nearest (semi-)orthogonal matrices: singular values of about one, the singular vectors kept.
 
-    Each iteration multiplies the matrix from the left by a polynomial of its own square. These are put together first,
-    of matrices as small as the square, and the wide matrix is met but twice: half the time for filters of nine times as
-    many columns as rows.
+    Each iteration multiplies a matrix from the left by a polynomial of its own square. These are put together first, of
+    matrices as small as the square, all of one size at once, and the wide matrix is met but twice: half the time for
+    filters of nine times as many columns as rows.
 
     Args:
-        tensor: (R, ...), taken as a matrix of R rows.
-        dtype: in which it is multiplied.
+        tensors: (R, ...), each taken as a matrix of R rows.
+        dtype: in which they are multiplied.
 
     Returns:
-        Of the shape and dtype of `tensor`. Large singular values come out between 0.7 and 1.2, small ones smaller.
+        Of the shapes and dtypes of `tensors`. Large singular values come out between 0.7 and 1.2, small ones smaller.
     """
-    # In the order in which filters lie in channels-last memory; an order of columns changes nothing.
-    ordered = tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
-    rows = ordered.flatten(1)
-    x = rows.T if len(rows) > rows.shape[1] else rows
-    x = (x / (x.norm() + 1e-7)).to(dtype)
-    square = x @ x.T
-    factors = one = torch.eye(len(x), dtype=dtype, device=x.device)
+    wide = [_wide(tensor).to(dtype) for tensor in tensors]
+    found = list(tensors)
+    for size in dict.fromkeys(map(len, wide)):
+        members = [number for number, matrix in enumerate(wide) if len(matrix) == size]
+        polynomials = _polynomials(torch.stack([wide[number] @ wide[number].T for number in members]))
+        for number, polynomial in zip(members, polynomials, strict=True):
+            found[number] = _narrow(polynomial @ wide[number], tensors[number])
+    return found
+
+
+def _polynomials(squares: torch.Tensor) -> torch.Tensor:
+    """What all iterations multiply matrices by whose squares are (N, R, R)."""
+    factors = one = torch.eye(squares.shape[-1], dtype=squares.dtype, device=squares.device)
     for _ in range(ITERATIONS):
-        factor = _A * one + _B * square + _C * square @ square
-        square = factor @ square @ factor
+        factor = _A * one + _B * squares + _C * squares @ squares
+        squares = factor @ squares @ factor
         factors = factor @ factors
-    x = factors @ x
-    x = x.T if len(rows) > rows.shape[1] else x
-    orthogonal: torch.Tensor = x.to(tensor.dtype).reshape(ordered.shape)
-    return orthogonal.permute(0, 3, 1, 2) if tensor.ndim == 4 else orthogonal
+    return factors
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """As a matrix of norm one, and of no more rows than columns."""
+    # In the order in which filters lie in channels-last memory; an order of columns changes nothing.
+    rows = (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).flatten(1)
+    matrix = rows.T if len(rows) > rows.shape[1] else rows
+    normalised: torch.Tensor = matrix / (matrix.norm() + 1e-7)
+    return normalised
+
+
+def _narrow(matrix: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The inverse of `_wide`, but for the norm."""
+    rows = (matrix.T if len(like) > like[0].numel() else matrix).to(like.dtype)
+    if like.ndim == 4:
+        filters, channels, height, width = like.shape
+        rows = rows.reshape(filters, height, width, channels).permute(0, 3, 1, 2)
+    found: torch.Tensor = rows.reshape(like.shape)
+    return found

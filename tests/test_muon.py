@@ -21,7 +21,7 @@ def normal(*shape: int, number: int = 0) -> torch.Tensor:
 def test_singular_vectors_stay_and_large_singular_values_become_about_one(shape: tuple[int, ...]) -> None:
     tensor = normal(*shape).double()
     left, values, right = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
-    found = orthogonalised(tensor, torch.float64)
+    found = orthogonalised([tensor], torch.float64)[0]
     assert (found.shape, found.dtype) == (tensor.shape, tensor.dtype)
     inner = left.T @ found.flatten(1) @ right.T
     scaled = inner.diagonal()
@@ -34,24 +34,31 @@ def test_singular_vectors_stay_and_large_singular_values_become_about_one(shape:
 
 def test_small_singular_values_stay_small_and_nothing_at_all_stays_nothing() -> None:
     left, _, right = torch.linalg.svd(normal(6, 9), full_matrices=False)
-    found = orthogonalised(left @ torch.diag(torch.tensor([1.0, 0.9, 0.8, 1e-3, 1e-4, 0.0])) @ right, torch.float32)
+    matrix = left @ torch.diag(torch.tensor([1.0, 0.9, 0.8, 1e-3, 1e-4, 0.0])) @ right
+    (found,) = orthogonalised([matrix], torch.float32)
     values = torch.linalg.svdvals(found)
     assert (values[:3] > 0.68).all()
     assert (values[3:] < 0.05).all()
-    assert not orthogonalised(torch.zeros(4, 6), torch.float32).any()
+    assert not orthogonalised([torch.zeros(4, 6)], torch.float32)[0].any()
 
 
 def test_the_length_of_a_tensor_and_its_layout_do_not_matter() -> None:
     tensor = normal(12, 6, 3, 3)
-    expected = orthogonalised(tensor, torch.float32)
-    torch.testing.assert_close(orthogonalised(1e4 * tensor, torch.float32), expected)
-    found = orthogonalised(tensor.to(memory_format=torch.channels_last), torch.float32)
-    torch.testing.assert_close(found, expected)
+    others = [1e4 * tensor, tensor.to(memory_format=torch.channels_last)]
+    expected, *found = orthogonalised([tensor, *others], torch.float32)
+    torch.testing.assert_close(found, [expected, expected])
+
+
+def test_each_of_many_comes_out_as_it_does_alone() -> None:
+    tensors = [normal(12, 6, 3, 3), normal(7, 30), normal(30, 12), normal(12, 12), normal(7, 9, number=1)]
+    alone = [orthogonalised([tensor], torch.float32)[0] for tensor in tensors]
+    torch.testing.assert_close(orthogonalised(tensors, torch.float32), alone)
+    assert orthogonalised([], torch.float32) == []
 
 
 def test_matrices_are_multiplied_in_the_dtype_asked_for() -> None:
     tensor = normal(12, 20)
-    rough, fine = orthogonalised(tensor, torch.bfloat16), orthogonalised(tensor, torch.float32)
+    (rough,), (fine,) = (orthogonalised([tensor], dtype) for dtype in (torch.bfloat16, torch.float32))
     assert rough.dtype == torch.float32
     assert torch.equal(rough, rough.bfloat16().float())
     assert not torch.equal(fine, fine.bfloat16().float())
@@ -78,7 +85,7 @@ def test_steps_are_those_of_the_update_written_out(orthogonal: bool, shape: tupl
         direction = gradient + MOMENTUM * kept
         if orthogonal:
             norm = math.sqrt(sum(value**2 for value in weight.flatten().tolist()))
-            weight = weight * math.sqrt(shape[0]) / norm - lr * orthogonalised(direction, torch.float64)
+            weight = weight * math.sqrt(shape[0]) / norm - lr * orthogonalised([direction], torch.float64)[0]
         else:
             weight = weight - lr * (direction + DECAY * weight)
         torch.testing.assert_close(parameter.detach(), weight)
