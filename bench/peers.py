@@ -4,11 +4,14 @@ cifar10-airbench (K. Jordan, arXiv:2404.00498) wants a CUDA GPU, fp16 weights an
 weights are fp32 and its arithmetic is autocast, as in our runs: bf16 weights would round most of its steps away.
 """
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -18,13 +21,52 @@ from unittest import mock
 import torch
 from torch import nn
 
+from cifarfast.config import RunConfig
 from cifarfast.dataset.beton import read_beton
 from cifarfast.dataset.manifest import unchanged
 from cifarfast.device import Device
 from cifarfast.errors import UserError
-from cifarfast.setup import Site
+from cifarfast.setup import Site, open_site
 from cifarfast.studying.peers import PeerEpoch, PeerRun
 from cifarfast.summary import Effective, data_of
+
+
+def airbench94_alone(config: RunConfig, *, seed: int, lend_memory: bool = False, **options: Any) -> PeerRun:
+    """`airbench94` in a process of its own, so that nothing of ours but what is lent makes it faster or slower.
+
+    Args:
+        config: its data and runtime.
+        seed: as in `airbench94`.
+        lend_memory: whether it takes our settings of memory (`cifarfast.heap`), which it does not have by itself.
+        options: as in `airbench94`.
+
+    Raises:
+        UserError: as in `airbench94`, or the process ended without a word.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_alone, args=(sender, config, seed, lend_memory, options))
+    process.start()
+    sender.close()
+    try:
+        found: PeerRun | UserError = receiver.recv()
+    except EOFError:
+        process.join()
+        raise UserError(f"airbench's process ended with exit code {process.exitcode} and no result") from None
+    finally:
+        process.terminate()
+        process.join()
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def _alone(sender: Connection, config: RunConfig, seed: int, lend_memory: bool, options: Mapping[str, Any]) -> None:
+    try:
+        run = airbench94(open_site(config, keep_memory=lend_memory), seed=seed, verified=config.verify, **options)
+        sender.send(replace(run, name=peer_name(lend_memory=lend_memory)))
+    except UserError as error:
+        sender.send(error)
 
 
 def airbench94(
@@ -76,9 +118,9 @@ def airbench94(
     )
 
 
-def peer_name() -> str:
-    """What its runs are called: program and version."""
-    return f"airbench94-{version('airbench')}"
+def peer_name(*, lend_memory: bool = False) -> str:
+    """What its runs are called: program and version, and what it was lent."""
+    return f"airbench94-{version('airbench')}{'+our-memory-settings' if lend_memory else ''}"
 
 
 def imported() -> ModuleType:
@@ -136,16 +178,16 @@ def _moved(
         told(dict(variables))
 
     with ExitStack() as stack:
-        replace = mock.patch.object
+        put = mock.patch.object
         replacements: list[AbstractContextManager[Any]] = [
-            replace(airbench.utils, "CifarLoader", load),
-            replace(airbench.utils, "print_training_details", tell),
+            put(airbench.utils, "CifarLoader", load),
+            put(airbench.utils, "print_training_details", tell),
         ]
         if not on_cuda:
             replacements += [
-                replace(nn.Module, "cuda", lambda module: module),
-                replace(torch.cuda, "Event", partial(_Timer, device)),
-                replace(torch.cuda, "synchronize", device.synchronize),
+                put(nn.Module, "cuda", lambda module: module),
+                put(torch.cuda, "Event", partial(_Timer, device)),
+                put(torch.cuda, "synchronize", device.synchronize),
             ]
         for replacement in replacements:
             stack.enter_context(replacement)

@@ -43,10 +43,13 @@ class Arguments:
     """Converted folder, made by python -m data_prep.to_ffcv."""
     verify: bool = True
     """Hold the data against its SHA-256 digests first; --no-verify looks at sizes only."""
+    lend_memory: bool = False
+    """Run airbench a second time for each seed, with the settings of memory that ours has on a CPU and it has not."""
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     """Longest time between two checkpoints of our runs."""
     runtime: Runtime = field(default_factory=Runtime)
-    """How our runs are executed; airbench runs eagerly, on the same device and in the same precision (on CUDA fp16)."""
+    """How our runs are executed; airbench runs eagerly, in a process of its own, on the same device and in the same
+    precision (on CUDA fp16)."""
 
     def __post_init__(self) -> None:
         positive("checkpoint_minutes", self.checkpoint_minutes)
@@ -93,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from cifarfast.reporting.study import write_study
     from cifarfast.studying import words
 
-    _run(plan, checkpoint_minutes=arguments.checkpoint_minutes)
+    _run(plan, lend_memory=arguments.lend_memory, checkpoint_minutes=arguments.checkpoint_minutes)
     figures, page = write_study(plan.out, first=list(recipes), margin=MARGIN)
     found = race_of(plan.out, list(recipes))
     write_json(plan.out / RACE_NAME, sealed(found))
@@ -106,22 +109,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"see {page}")
 
 
-def _run(plan: Plan, *, checkpoint_minutes: float) -> None:
-    from bench.peers import airbench94, imported, peer_name
-    from cifarfast.setup import open_site
+def _run(plan: Plan, *, lend_memory: bool, checkpoint_minutes: float) -> None:
+    from bench.peers import airbench94_alone, imported, peer_name
     from cifarfast.studying.course import run_study, study_lock
     from cifarfast.studying.peers import peer_file, write_peer
 
     imported()  # whether it is there is known before anything is trained
-    site = None
     for seed in plan.seeds:
         run_study(replace(plan, seeds=[seed]), checkpoint_minutes=checkpoint_minutes)
-        if not (path := peer_file(plan.out, peer_name(), seed)).exists():
+        for lent in (False, True) if lend_memory else (False,):
+            if (path := peer_file(plan.out, peer_name(lend_memory=lent), seed)).exists():
+                continue
             note(f"{path}: airbench's train94; interrupted, it begins anew by the same command")
             leave_if_asked()
-            site = site or open_site(plan.usual)
             with study_lock(plan.out):
-                write_peer(plan.out, airbench94(site, seed=seed, verified=plan.usual.verify))
+                write_peer(plan.out, airbench94_alone(plan.usual, seed=seed, lend_memory=lent))
 
 
 def race_of(out: Path, recipes: Sequence[str]) -> Race:

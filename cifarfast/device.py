@@ -128,17 +128,18 @@ class Device:
         return "Apple GPU" if self.target.type == "mps" else None
 
 
-def open_device(runtime: Runtime, note: Callable[[str], None]) -> Device:
+def open_device(runtime: Runtime, note: Callable[[str], None], *, keep_memory: bool = True) -> Device:
     """The device that a runtime asks for, with the fast settings of a speed run.
 
     Args:
         note: told in one line of each choice that differs from what was asked.
+        keep_memory: whether a CPU's freed memory stays with this process, see `cifarfast.heap`.
 
     Raises:
         UserError: the device is not available here.
     """
     kind = _choose(runtime.device)
-    if kind == "cpu":
+    if kind == "cpu" and keep_memory:
         keep_freed_memory()
     _fast_math(kind, deterministic=runtime.deterministic)
     amp_dtype = _amp_dtype(kind, runtime, note) if runtime.amp else None

@@ -91,17 +91,18 @@ class Setup:
         )
 
 
-def open_site(config: RunConfig, manifest: Manifest | None = None) -> Site:
+def open_site(config: RunConfig, manifest: Manifest | None = None, *, keep_memory: bool = True) -> Site:
     """Check the data and open the device.
 
     Args:
         manifest: of the data, where it has been checked.
+        keep_memory: as for `open_device`.
 
     Raises:
         UserError: the data or the device is unusable.
     """
     manifest = manifest or check_folder(config.data, full=config.verify)
-    device = open_device(config.runtime, note)
+    device = open_device(config.runtime, note, keep_memory=keep_memory)
     return Site(
         data=config.data,
         runtime=config.runtime,

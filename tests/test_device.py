@@ -94,4 +94,5 @@ def test_freed_memory_is_kept_where_the_cpu_computes(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(device_module, "_choose", lambda asked: kind)
     monkeypatch.setattr(device_module, "_fast_math", lambda kind, deterministic: None)
     open_device(Runtime(), pytest.fail)
+    open_device(Runtime(), pytest.fail, keep_memory=False)
     assert len(calls) == told

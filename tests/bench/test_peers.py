@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.peers import _Autocast, airbench94, imported, peer_name
+from bench.peers import _Autocast, airbench94, airbench94_alone, imported, peer_name
 from cifarfast.augment import normalize
 from cifarfast.config import RunConfig
 from cifarfast.dataset.beton import read_beton
@@ -62,6 +62,28 @@ def test_airbench_trains_here_and_nothing_of_torch_is_changed(site: Site, monkey
         normalised = normalize(torch.from_numpy(images).permute(0, 3, 1, 2), mean, std, torch.float32)
         right = augmented_logits(seen[-1].eval(), normalised, "flip+shift").argmax(1) == torch.from_numpy(labels)
     assert run.test_accuracy == pytest.approx(right.float().mean().item(), abs=0.026)  # its pixels are rounded to fp16
+
+
+@needs_airbench
+@pytest.mark.parametrize("lent", [False, True])
+def test_alone_it_does_the_same(data: Path, site: Site, lent: bool) -> None:
+    config = RunConfig(data=data, runtime=RUNTIME, verify=False)
+    here = airbench94(site, seed=3, verified=False, epochs=1, batch_size=32)
+    alone = airbench94_alone(config, seed=3, lend_memory=lent, epochs=1, batch_size=32)
+    assert alone.name == peer_name(lend_memory=lent) == peer_name() + "+our-memory-settings" * lent
+    assert [row.test_accuracy for row in alone.rows] == pytest.approx([row.test_accuracy for row in here.rows], abs=0.1)
+    assert (alone.seed, alone.data, alone.effective) == (3, here.data, here.effective)
+
+
+@needs_airbench
+def test_what_is_wrong_in_its_process_is_one_line_in_ours(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = RunConfig(data=data, runtime=RUNTIME)
+    with pytest.raises(UserError, match="has fewer training images than the 1024 of airbench's batch"):
+        airbench94_alone(config, seed=0)
+    assert capfd.readouterr().err == ""
+    with pytest.raises(UserError, match=r"^airbench's process ended with exit code 1 and no result$"):
+        airbench94_alone(config, seed=0, batch_size="many")
+    assert "TypeError" in capfd.readouterr().err
 
 
 @needs_airbench

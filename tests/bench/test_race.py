@@ -2,15 +2,15 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from bench.race import RACE_NAME, main, race_of
 from bench.statistics import speed_ratio
+from cifarfast.config import RunConfig
 from cifarfast.errors import UserError
-from cifarfast.setup import Site
+from cifarfast.setup import open_site
 from cifarfast.studying.course import study_lock
 from cifarfast.studying.peers import PeerRun, peer_file, read_peers, write_peer
 from cifarfast.studying.runs import read_runs
@@ -19,35 +19,38 @@ from tests.studying.made import made, made_peer, write_study_run
 
 RECIPE = "reference:batch-size=40:epochs=1:max-lr=0.0001"
 FOLDER = "reference+epochs=1+batch-size=40+max-lr=0.0001"
+Asked = list[tuple[int, bool]]
+"""Seeds that airbench was asked for, and whether it was lent memory settings."""
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """airbench, replaced by one that takes no time; the seeds that it was asked for."""
-    asked: list[int] = []
+def peers(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """airbench, replaced by one that takes no time."""
+    asked: Asked = []
 
-    def trained(site: Site, *, seed: int, verified: bool) -> PeerRun:
-        assert verified
+    def trained(config: RunConfig, *, seed: int, lend_memory: bool) -> PeerRun:
+        assert config.verify
         with pytest.raises(UserError, match="in use by another study"), study_lock(Path("race")):
             pass
-        asked.append(seed)
+        asked.append((seed, lend_memory))
         peer = made_peer(seed)
         effective = replace(peer.effective, precision="fp32", threads=torch.get_num_threads())
-        data: Any = {**vars(peer), "fingerprint": site.fingerprint, "data": read_data(site), "effective": effective}
-        return PeerRun(**data)
+        data = next(run.run.summary.data for run in read_runs(Path("race")) if run.run.summary)
+        fingerprint = open_site(config).fingerprint
+        return replace(peer, name=name(lend_memory), fingerprint=fingerprint, data=data, effective=effective)
 
-    def read_data(site: Site) -> object:
-        return next(run.run.summary.data for run in read_runs(Path("race")) if run.run.summary)
+    def name(lend_memory: bool) -> str:
+        return made_peer(0).name + "+lent" * lend_memory
 
-    monkeypatch.setattr("bench.peers.airbench94", trained)
+    monkeypatch.setattr("bench.peers.airbench94_alone", trained)
     monkeypatch.setattr("bench.peers.imported", lambda: None)
-    monkeypatch.setattr("bench.peers.peer_name", lambda: made_peer(0).name)
+    monkeypatch.setattr("bench.peers.peer_name", lambda lend_memory: name(lend_memory))
     return asked
 
 
 @pytest.mark.usefixtures("tiny")
 def test_both_run_in_turn_and_what_is_there_is_not_run_again(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], peers: list[int]
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], peers: Asked
 ) -> None:
     monkeypatch.chdir(tmp_path)
     command = ["--recipe", RECIPE, "--data", str(data), "--device", "cpu", "--loader", "resident", "--out", "race"]
@@ -64,8 +67,11 @@ def test_both_run_in_turn_and_what_is_there_is_not_run_again(
     assert record["pairings"][0]["seeds"] == [3, 5]
     peer_file(Path("race"), "airbench94-0", 3).unlink()
     main([*command, "--seeds", "3,5"])
-    assert peers == [3, 5, 3]
+    assert peers == [(3, False), (5, False), (3, False)]
     assert "run 1 of" not in capsys.readouterr().err
+    main([*command, "--seeds", "3,5", "--lend-memory"])
+    assert peers[3:] == [(3, True), (5, True)]
+    assert [one.peer for one in race_of(Path("race"), [FOLDER]).pairings] == ["airbench94-0", "airbench94-0+lent"]
 
 
 def test_only_pairs_of_one_machine_count(tmp_path: Path) -> None:
