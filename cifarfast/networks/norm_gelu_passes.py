@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
 
-from cifarfast.networks.bfloat16 import KEPT, Bits, Rows, narrow, widen
+from cifarfast.networks.bfloat16 import KEPT, Bits, Rows, power_of_two, to_bf16, to_fp32
 
 _CONTRACT = {"contract"}
 """A product and a sum may be one instruction, and nothing looks for divisions by zero (`error_model`)."""
@@ -27,21 +27,16 @@ _ONE, _HALF = np.float32(1), np.float32(0.5)
 
 
 @njit(cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
-def _normal(z: Rows, density: Rows, below: Rows) -> None:
-    """The standard normal distribution: its density at each `z`, and how much of it is below."""
-    exponent = density.view(np.uint32)
-    for c in range(len(z)):
-        y = max(-_HALF_LOG2E * z[c] * z[c], _LEAST)
-        whole = np.floor(y + _HALF)
-        f = y - whole
-        below[c] = _ROOT * (_ONE + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * _E5)))))
-        exponent[c] = np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23)
-    for c in range(len(z)):
-        density[c] *= below[c]
-    for c in range(len(z)):
-        t = _ONE / (_ONE + _SLOPE * abs(z[c]))
-        tail = density[c] * (t * (_T1 + t * (_T2 + t * (_T3 + t * (_T4 + t * _T5)))))
-        below[c] = tail if z[c] < 0 else _ONE - tail
+def _normal(z: np.float32) -> tuple[np.float32, np.float32]:
+    """The standard normal distribution: its density at `z`, and how much of it is below."""
+    y = max(-_HALF_LOG2E * z * z, _LEAST)
+    whole = np.floor(y + _HALF)
+    f = y - whole
+    power = _ONE + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * _E5))))
+    density = _ROOT * power * power_of_two(np.int32(whole))
+    t = _ONE / (_ONE + _SLOPE * abs(z))
+    tail = density * (t * (_T1 + t * (_T2 + t * (_T3 + t * (_T4 + t * _T5)))))
+    return density, tail if z < 0 else _ONE - tail
 
 
 @njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
@@ -49,14 +44,23 @@ def moments(x: Bits, sums: npt.NDArray[np.float32]) -> None:
     """Sums of the rows (N, C) and of their squares, (parts, 2, C)."""
     parts, (rows, channels) = len(sums), x.shape
     for part in prange(parts):
-        v = np.empty(channels, np.float32)
         first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
         for n in range(rows * part // parts, rows * (part + 1) // parts):
-            widen(x[n], v.view(np.uint32))
+            row = x[n]
             for c in range(channels):
-                first[c] += v[c]
-                second[c] += v[c] * v[c]
+                v = to_fp32(row[c])
+                first[c] += v
+                second[c] += v * v
         sums[part, 0], sums[part, 1] = first, second
+
+
+@njit(cache=KEPT)
+def _larger(
+    one: np.float32, place: np.uint32, other: np.float32, other_place: np.uint32
+) -> tuple[np.float32, np.uint32]:
+    """The larger of two values, and its place; of equal ones the first, but what is not a number, as in torch."""
+    larger = other > one or other != other
+    return other if larger else one, other_place if larger else place
 
 
 @njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
@@ -65,26 +69,21 @@ def pool(images: Bits, x: Bits, place: npt.NDArray[np.uint8], sums: npt.NDArray[
     parts, (count, height, width, channels) = len(sums), images.shape
     lines, columns = count * (height // 2), width // 2
     for part in prange(parts):
-        v = np.empty(channels, np.float32)
         first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
-        largest, which = np.empty(channels, np.float32), np.empty(channels, np.uint32)
         for line in range(lines * part // parts, lines * (part + 1) // parts):
             n, row = line // (height // 2), 2 * (line % (height // 2))
             for column in range(columns):
-                widen(images[n, row, 2 * column], largest.view(np.uint32))
-                which[:] = 0
-                for i in range(1, 4):
-                    widen(images[n, row + i // 2, 2 * column + i % 2], v.view(np.uint32))
-                    for c in range(channels):
-                        larger = v[c] > largest[c] or v[c] != v[c]  # what is not a number stays, as in torch
-                        largest[c] = v[c] if larger else largest[c]
-                        which[c] = np.uint32(i) if larger else which[c]
-                narrow(largest.view(np.uint32), x[line * columns + column])
-                places = place[line * columns + column]
-                for c in range(channels):
-                    places[c] = np.uint8(which[c])
-                    first[c] += largest[c]
-                    second[c] += largest[c] * largest[c]
+                a, b = images[n, row, 2 * column], images[n, row, 2 * column + 1]
+                c, d = images[n, row + 1, 2 * column], images[n, row + 1, 2 * column + 1]
+                pooled, places = x[line * columns + column], place[line * columns + column]
+                for k in range(channels):
+                    largest, which = _larger(to_fp32(a[k]), np.uint32(0), to_fp32(b[k]), np.uint32(1))
+                    largest, which = _larger(largest, which, to_fp32(c[k]), np.uint32(2))
+                    largest, which = _larger(largest, which, to_fp32(d[k]), np.uint32(3))
+                    pooled[k] = to_bf16(largest)
+                    places[k] = np.uint8(which)
+                    first[k] += largest
+                    second[k] += largest * largest
         sums[part, 0], sums[part, 1] = first, second
 
 
@@ -97,19 +96,16 @@ def activate(x: Bits, norm: npt.NDArray[np.float32], parts: npt.NDArray[np.float
     count, pixels, channels = x.shape
     mean, reciprocal, bias = norm[0], norm[1], norm[2]
     for part in prange(len(parts)):
-        z, density = np.empty(channels, np.float32), np.empty(channels, np.float32)
-        below, total = np.empty(channels, np.float32), np.empty(channels, np.float32)
+        total = np.empty(channels, np.float32)
         for image in range(count * part // len(parts), count * (part + 1) // len(parts)):
             total[:] = 0
             for n in range(pixels):
-                widen(x[image, n], z.view(np.uint32))
+                given, found = x[image, n], y[image, n]
                 for c in range(channels):
-                    z[c] = (z[c] - mean[c]) * reciprocal[c] + bias[c]
-                _normal(z, density, below)
-                for c in range(channels):
-                    z[c] *= below[c]
-                    total[c] += z[c]
-                narrow(z.view(np.uint32), y[image, n])
+                    z = (to_fp32(given[c]) - mean[c]) * reciprocal[c] + bias[c]
+                    _, below = _normal(z)
+                    total[c] += z * below
+                    found[c] = to_bf16(z * below)
             of_image = means[image]
             for c in range(channels):
                 of_image[c] = total[c] / np.float32(pixels)
@@ -120,12 +116,11 @@ def weigh(x: Bits, factors: Rows, y: Bits) -> None:
     """Images (B, H W, C) times one factor for each of their channels (B, C)."""
     count, pixels, channels = x.shape
     for image in prange(count):
-        v, factor = np.empty(channels, np.float32), factors[image]
+        factor = factors[image]
         for n in range(pixels):
-            widen(x[image, n], v.view(np.uint32))
+            given, found = x[image, n], y[image, n]
             for c in range(channels):
-                v[c] *= factor[c]
-            narrow(v.view(np.uint32), y[image, n])
+                found[c] = to_bf16(factor[c] * to_fp32(given[c]))
 
 
 @njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
@@ -133,13 +128,11 @@ def of_factors(x: Bits, gradient: Bits, sums: Rows) -> None:
     """The gradient of the factors of `weigh` (B, C), from that of what it gave."""
     count, pixels, channels = x.shape
     for image in prange(count):
-        v, g = np.empty(channels, np.float32), np.empty(channels, np.float32)
         total = np.zeros(channels, np.float32)
         for n in range(pixels):
-            widen(x[image, n], v.view(np.uint32))
-            widen(gradient[image, n], g.view(np.uint32))
+            given, g = x[image, n], gradient[image, n]
             for c in range(channels):
-                total[c] += v[c] * g[c]
+                total[c] += to_fp32(given[c]) * to_fp32(g[c])
         sums[image] = total
 
 
@@ -155,23 +148,19 @@ def slopes(
     count, pixels, channels = x.shape
     mean, reciprocal, bias = norm[0], norm[1], norm[2]
     for part in prange(parts):
-        u, z, g = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
-        density, below = np.empty(channels, np.float32), np.empty(channels, np.float32)
         first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
         for image in range(count * part // parts, count * (part + 1) // parts):
             factor, start = lines[0, image], lines[1, image]
             for n in range(pixels):
-                widen(x[image, n], u.view(np.uint32))
-                widen(gradient[image, n], g.view(np.uint32))
+                given, g, found = x[image, n], gradient[image, n], d[image, n]
                 for c in range(channels):
-                    u[c] = (u[c] - mean[c]) * reciprocal[c]
-                    z[c] = u[c] + bias[c]
-                _normal(z, density, below)
-                for c in range(channels):
-                    g[c] = (factor[c] * g[c] + start[c]) * (below[c] + z[c] * density[c])
-                    first[c] += g[c]
-                    second[c] += g[c] * u[c]
-                narrow(g.view(np.uint32), d[image, n])
+                    u = (to_fp32(given[c]) - mean[c]) * reciprocal[c]
+                    z = u + bias[c]
+                    density, below = _normal(z)
+                    slope = (factor[c] * to_fp32(g[c]) + start[c]) * (below + z * density)
+                    first[c] += slope
+                    second[c] += slope * u
+                    found[c] = to_bf16(slope)
         sums[part, 0], sums[part, 1] = first, second
 
 
@@ -181,13 +170,10 @@ def through_norm(x: Bits, line: npt.NDArray[np.float32], parts: npt.NDArray[np.f
     rows, channels = x.shape
     factor, slope, start = line[0], line[1], line[2]
     for part in prange(len(parts)):
-        v, w = np.empty(channels, np.float32), np.empty(channels, np.float32)
         for n in range(rows * part // len(parts), rows * (part + 1) // len(parts)):
-            widen(x[n], v.view(np.uint32))
-            widen(d[n], w.view(np.uint32))
+            given, g = x[n], d[n]
             for c in range(channels):
-                w[c] = factor[c] * w[c] - (slope[c] * v[c] + start[c])
-            narrow(w.view(np.uint32), d[n])
+                g[c] = to_bf16(factor[c] * to_fp32(g[c]) - (slope[c] * to_fp32(given[c]) + start[c]))
 
 
 @njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
@@ -204,15 +190,13 @@ def unpool(
     lines, columns = count * (height // 2), width // 2
     factor, slope, start = line[0], line[1], line[2]
     for part in prange(len(parts)):
-        v, w, bits = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.uint16)
+        bits = np.empty(channels, np.uint16)
         for number in range(lines * part // len(parts), lines * (part + 1) // len(parts)):
             n, row = number // (height // 2), 2 * (number % (height // 2))
             for column in range(columns):
-                widen(x[number * columns + column], v.view(np.uint32))
-                widen(d[number * columns + column], w.view(np.uint32))
+                given, g = x[number * columns + column], d[number * columns + column]
                 for c in range(channels):
-                    w[c] = factor[c] * w[c] - (slope[c] * v[c] + start[c])
-                narrow(w.view(np.uint32), bits)
+                    bits[c] = to_bf16(factor[c] * to_fp32(g[c]) - (slope[c] * to_fp32(given[c]) + start[c]))
                 places = place[number * columns + column]
                 for i in range(4):
                     pixel = images[n, row + i // 2, 2 * column + i % 2]

@@ -34,7 +34,7 @@ def split(images: Bits, tiles: Bits) -> None:
                     for a in range(4):
                         for b in range(4):
                             pixel = images[n, 2 * row + a, 2 * column + b, start:end]
-                            widen(pixel, d[a, b].view(np.uint32))
+                            widen(pixel, d[a, b])
                     for b in range(4):
                         for c in range(end - start):
                             half[0, b, c] = d[0, b, c] - d[2, b, c]
@@ -49,7 +49,7 @@ def split(images: Bits, tiles: Bits) -> None:
                             out[a, 3, c] = half[a, 1, c] - half[a, 3, c]
                     for a in range(4):
                         for b in range(4):
-                            narrow(out[a, b].view(np.uint32), tiles[4 * a + b, n, row, column, start:end])
+                            narrow(out[a, b], tiles[4 * a + b, n, row, column, start:end])
 
 
 @njit(parallel=True, cache=KEPT)
@@ -66,7 +66,7 @@ def merge(tiles: Bits, images: Bits) -> None:
                 for column in range(columns):
                     for a in range(4):
                         for b in range(4):
-                            widen(tiles[4 * a + b, n, row, column, start:end], d[a, b].view(np.uint32))
+                            widen(tiles[4 * a + b, n, row, column, start:end], d[a, b])
                     for b in range(4):
                         for c in range(end - start):
                             half[0, b, c] = d[0, b, c]
@@ -82,7 +82,7 @@ def merge(tiles: Bits, images: Bits) -> None:
                             pixels[2 * column + 3, c] -= half[a, 3, c]
             for y in range(2 * rows + 2):
                 for x in range(2 * columns + 2):
-                    narrow(total[y, x].view(np.uint32), images[n, y, x, start:end])
+                    narrow(total[y, x], images[n, y, x, start:end])
 
 
 @njit(cache=KEPT)
@@ -110,12 +110,12 @@ def join(products: Bits, images: Bits) -> None:
                     end = min(start + _LANES, filters)
                     for a in range(4):
                         for b in range(4):
-                            widen(products[4 * a + b, n, row, column, start:end], p[a, b].view(np.uint32))
+                            widen(products[4 * a + b, n, row, column, start:end], p[a, b])
                     _inverse(p, half, pixels, end - start)
                     for i in range(2):
                         for j in range(2):
                             pixel = images[n, 2 * row + i, 2 * column + j, start:end]
-                            narrow(pixels[i, j].view(np.uint32), pixel)
+                            narrow(pixels[i, j], pixel)
 
 
 @njit(parallel=True, cache=KEPT)
@@ -131,7 +131,7 @@ def unjoin(images: Bits, products: Bits) -> None:
                     for i in range(2):
                         for j in range(2):
                             pixel = images[n, 2 * row + i, 2 * column + j, start:end]
-                            widen(pixel, y[i, j].view(np.uint32))
+                            widen(pixel, y[i, j])
                     for j in range(2):
                         for c in range(end - start):
                             half[0, j, c] = y[0, j, c]
@@ -146,7 +146,7 @@ def unjoin(images: Bits, products: Bits) -> None:
                             out[a, 3, c] = -half[a, 1, c]
                     for a in range(4):
                         for b in range(4):
-                            narrow(out[a, b].view(np.uint32), products[4 * a + b, n, row, column, start:end])
+                            narrow(out[a, b], products[4 * a + b, n, row, column, start:end])
 
 
 @njit(cache=KEPT)
@@ -166,7 +166,7 @@ def pool(products: Bits, pooled: Bits, place: npt.NDArray[np.uint8]) -> None:
             end = min(start + _LANES, filters)
             for a in range(4):
                 for b in range(4):
-                    widen(products[4 * a + b, n, start:end], p[a, b].view(np.uint32))
+                    widen(products[4 * a + b, n, start:end], p[a, b])
             _inverse(p, half, pixels, end - start)
             for c in range(end - start):
                 largest[c], which[c] = pixels[0, 0, c], 0
@@ -176,7 +176,7 @@ def pool(products: Bits, pooled: Bits, place: npt.NDArray[np.uint8]) -> None:
                     larger = pixel[c] > largest[c] or pixel[c] != pixel[c]  # what is not a number stays, as in torch
                     largest[c] = pixel[c] if larger else largest[c]
                     which[c] = np.uint32(i) if larger else which[c]
-            narrow(largest[: end - start].view(np.uint32), pooled[n, start:end])
+            narrow(largest[: end - start], pooled[n, start:end])
             places = place[n, start:end]
             for c in range(end - start):
                 places[c] = np.uint8(which[c])

@@ -10,6 +10,7 @@ from cifarfast.networks import bfloat16, norm_gelu, norm_gelu_passes
 from cifarfast.networks.convnet import BatchNorm, ConvNet
 from cifarfast.networks.gate import Gate
 from tests.networks.pictures import pictures
+from tests.networks.threads import with_threads
 
 Layer = Callable[[nn.BatchNorm2d, torch.Tensor], torch.Tensor]
 
@@ -121,14 +122,8 @@ def test_of_equal_pixels_the_first_gets_the_gradient() -> None:
 @both
 def test_the_number_of_threads_changes_no_bit(way: str) -> None:
     x, gradient = last(torch.randn(5, 20, 8, 8)), last(torch.randn(5, 20, *((4, 4) if "pool" in way else (8, 8))))
-    threads, found = torch.get_num_threads(), []
-    try:
-        for number in (1, 2):
-            torch.set_num_threads(number)
-            found.append(results(WAYS[way][0], new_norm(20), x, gradient))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    one, two = with_threads(lambda: results(WAYS[way][0], new_norm(20), x, gradient))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 @both
@@ -187,14 +182,8 @@ def test_a_gate_is_nearer_to_the_exact_values_than_torch(batch: int, channels: i
 
 def test_the_number_of_threads_changes_no_bit_of_a_gate() -> None:
     x, gradient = last(torch.randn(5, 20, 8, 8)), last(torch.randn(5, 20, 8, 8))
-    threads, found = torch.get_num_threads(), []
-    try:
-        for number in (1, 2):
-            torch.set_num_threads(number)
-            found.append(gated(True, new_norm(20), x, gradient))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    one, two = with_threads(lambda: gated(True, new_norm(20), x, gradient))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 ELSEWHERE: dict[str, Callable[[BatchNorm, torch.Tensor], tuple[nn.BatchNorm2d, torch.Tensor]]] = {

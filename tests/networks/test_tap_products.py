@@ -4,6 +4,7 @@ from torch.nn import functional as F
 
 from cifarfast.networks import bfloat16, tap_products
 from cifarfast.networks.tap_products_passes import spread, turn
+from tests.networks.threads import with_threads
 
 CASES = [(4, 48, 10, 3, 3), (2, 33, 130, 5, 7), (1, 5, 70, 1, 3), (3, 64, 64, 7, 7), (8, 16, 24, 2, 4)]
 
@@ -61,15 +62,8 @@ def test_images_that_need_no_gradient_get_none() -> None:
 
 def test_it_does_not_depend_on_the_number_of_threads() -> None:
     x, weight, gradient = made(6, 40, 40, 5, 5)
-    threads, found = torch.get_num_threads(), []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            (of_weight,) = torch.autograd.grad(tap_products.conv(x, weight), weight, gradient)
-            found.append(of_weight)
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(*found)
+    one, two = with_threads(lambda: torch.autograd.grad(tap_products.conv(x, weight), weight, gradient)[0])
+    assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize(("batch", "height", "width", "channels"), [(3, 3, 3, 5), (40, 5, 5, 70), (1, 1, 1, 1)])

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from cifarfast.networks import winograd
+from tests.networks.threads import with_threads
 
 Layer = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 CASES = [(3, 48, 10, 4, 4), (2, 64, 64, 6, 8), (1, 80, 70, 10, 4), (2, 130, 5, 6, 6)]
@@ -121,16 +122,9 @@ def test_it_does_not_depend_on_the_number_of_threads(way: str) -> None:
     x = last(torch.randn(5, 48, 6, 6, generator=random), torch.bfloat16)
     weight = last(torch.randn(7, 48, 3, 3, generator=random))
     gradient = torch.randn(WAYS[way][1](x, weight).shape, generator=random)
-    before, answers = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 1000):
-            torch.set_num_threads(threads)
-            answers.append(results(WAYS[way][0], x, weight, gradient))
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-    for others in answers[1:]:
-        assert all(torch.equal(*pair) for pair in zip(answers[0], others, strict=True))
+    first, *others = with_threads(lambda: results(WAYS[way][0], x, weight, gradient), (1, 2, 1000))
+    for other in others:
+        assert all(torch.equal(*pair) for pair in zip(first, other, strict=True))
 
 
 @both
