@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cifarfast.checks import positive
 from cifarfast.config import CHECKPOINT_MINUTES, RunConfig
@@ -43,8 +43,9 @@ class Arguments:
     """Converted folder, made by python -m data_prep.to_ffcv."""
     verify: bool = True
     """Hold the data against its SHA-256 digests first; --no-verify looks at sizes only."""
-    lend_memory: bool = False
-    """Run airbench a second time for each seed, with the settings of memory that ours has on a CPU and it has not."""
+    memory: Literal["own", "ours", "both"] = "own"
+    """Whose settings of a CPU's memory airbench has: its own, which are the C library's, or those that ours has; with
+    `both` it runs twice for each seed."""
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     """Longest time between two checkpoints of our runs."""
     runtime: Runtime = field(default_factory=Runtime)
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from cifarfast.reporting.study import write_study
     from cifarfast.studying import words
 
-    _run(plan, lend_memory=arguments.lend_memory, checkpoint_minutes=arguments.checkpoint_minutes)
+    _run(plan, memory=arguments.memory, checkpoint_minutes=arguments.checkpoint_minutes)
     figures, page = write_study(plan.out, first=list(recipes), margin=MARGIN)
     found = race_of(plan.out, list(recipes))
     write_json(plan.out / RACE_NAME, sealed(found))
@@ -109,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"see {page}")
 
 
-def _run(plan: Plan, *, lend_memory: bool, checkpoint_minutes: float) -> None:
+def _run(plan: Plan, *, memory: str, checkpoint_minutes: float) -> None:
     from bench.peers import airbench94_alone, imported, peer_name
     from cifarfast.studying.course import run_study, study_lock
     from cifarfast.studying.peers import peer_file, write_peer
@@ -117,7 +118,7 @@ def _run(plan: Plan, *, lend_memory: bool, checkpoint_minutes: float) -> None:
     imported()  # whether it is there is known before anything is trained
     for seed in plan.seeds:
         run_study(replace(plan, seeds=[seed]), checkpoint_minutes=checkpoint_minutes)
-        for lent in (False, True) if lend_memory else (False,):
+        for lent in {"own": [False], "ours": [True], "both": [False, True]}[memory]:
             if (path := peer_file(plan.out, peer_name(lend_memory=lent), seed)).exists():
                 continue
             note(f"{path}: airbench's train94; interrupted, it begins anew by the same command")

@@ -69,8 +69,9 @@ def test_both_run_in_turn_and_what_is_there_is_not_run_again(
     main([*command, "--seeds", "3,5"])
     assert peers == [(3, False), (5, False), (3, False)]
     assert "run 1 of" not in capsys.readouterr().err
-    main([*command, "--seeds", "3,5", "--lend-memory"])
-    assert peers[3:] == [(3, True), (5, True)]
+    main([*command, "--seeds", "3,5,6", "--memory", "ours"])
+    main([*command, "--seeds", "5,7", "--memory", "both"])
+    assert peers[3:] == [(3, True), (5, True), (6, True), (7, False), (7, True)]
     assert [one.peer for one in race_of(Path("race"), [FOLDER]).pairings] == ["airbench94-0", "airbench94-0+lent"]
 
 
