@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
 import numba
 import numpy as np
 import pytest
 import torch
+from numba.core.codegen import get_host_cpu_features
 
 from cifarfast.networks import bfloat16
 from tests.networks.threads import with_threads
@@ -58,3 +62,23 @@ def test_there_are_passes_for_bf16_on_a_cpu(kind: str) -> None:
     device = torch.device(kind)
     assert bfloat16.runs_on(device, torch.bfloat16) == (kind == "cpu")
     assert not bfloat16.runs_on(device, torch.float32)
+
+
+@pytest.mark.skipif("+avx512f" not in get_host_cpu_features(), reason="no vectors of 512 bits")  # type: ignore[no-untyped-call]
+def test_vectors_are_as_wide_as_there_are() -> None:
+    """In a process of its own: what numba has compiled before decides, too."""
+    code = """
+import cifarfast.setup
+import numba
+import numpy as np
+from cifarfast.networks.bfloat16 import widen
+
+@numba.njit
+def kernel(bits, wide):
+    widen(bits, wide)
+
+kernel(np.zeros(5, np.uint16), np.zeros(5, np.float32))
+print("zmm" in next(iter(kernel.inspect_asm().values())))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
