@@ -54,7 +54,7 @@ def pool_norm_gelu(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
 
 @cache
 def compile_passes() -> None:
-    """Let numba compile what it has not: some twenty seconds once a machine, a fraction of one from its files later."""
+    """Let numba compile what it has not: some thirty seconds once a machine, a fraction of one from its files later."""
     norm = nn.BatchNorm2d(1)
     gate = Gate(1)
     for layer in (norm_gelu, lambda norm, x: norm_gelu_gate(norm, gate, x), pool_norm_gelu):
