@@ -3,12 +3,16 @@
 import ctypes
 import mmap
 import os
+import resource
 from functools import cache
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt(3)."""
 SHARE = 0.5
-"""Of the machine's memory, what is asked for in huge pages; of it only what is used is ever taken."""
+"""Of the machine's memory, the addresses that are reserved in huge pages; of it only what is used is ever taken."""
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+"""Holds 2 where the system counts what is reserved as taken."""
 
 
 @cache
@@ -27,9 +31,15 @@ def keep_freed_memory() -> bool:
         return False
     no_blocks_of_their_own = library.mallopt(M_MMAP_MAX, 0)
     kept = bool(no_blocks_of_their_own and library.mallopt(M_TRIM_THRESHOLD, -1))
-    if kept:
+    if kept and _may_reserve():
         _ask_for_huge_pages(library)
     return kept
+
+
+def _may_reserve() -> bool:
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    lavish = OVERCOMMIT.exists() and OVERCOMMIT.read_text().strip() != "2"
+    return lavish and all(limit == resource.RLIM_INFINITY for limit in limits)
 
 
 def _ask_for_huge_pages(library: ctypes.CDLL) -> None:

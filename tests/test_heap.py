@@ -29,11 +29,12 @@ def test_memory_that_is_kept_is_not_handed_out_again(first: str, again: bool) ->
     assert (float(done.stdout) < 0.1) != again
 
 
-def in_huge_pages(block: str) -> bool:
+def in_huge_pages(block: str, before: str = "") -> bool:
     """Whether the system is asked for huge pages where this expression, evaluated by another process, lies."""
     code = f"""
 import re
-from cifarfast.heap import keep_freed_memory
+from cifarfast import heap
+{before}
 block = {block}
 for line in open("/proc/self/smaps"):
     if ends := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
@@ -45,9 +46,23 @@ for line in open("/proc/self/smaps"):
     return {"True\n": True, "False\n": False}[done.stdout]
 
 
-@pytest.mark.skipif(
+needs_huge_pages = pytest.mark.skipif(
     not (keep_freed_memory() and Path("/sys/kernel/mm/transparent_hugepage").exists()), reason="no huge pages here"
 )
+KEPT = "heap.keep_freed_memory() and bytes(64 << 20)"
+
+
+@needs_huge_pages
 def test_memory_is_asked_for_in_huge_pages() -> None:
     assert not in_huge_pages("bytes(64 << 20)")
-    assert in_huge_pages("keep_freed_memory() and bytes(64 << 20)")
+    assert in_huge_pages(KEPT)
+
+
+@needs_huge_pages
+def test_where_what_is_reserved_counts_as_taken_nothing_is(tmp_path: Path) -> None:
+    assert not in_huge_pages(KEPT, "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**42, 2**42))")
+    strict, free = tmp_path / "strict", tmp_path / "free"
+    strict.write_text("2\n")
+    free.write_text("1\n")
+    assert not in_huge_pages(KEPT, f"import pathlib; heap.OVERCOMMIT = pathlib.Path({str(strict)!r})")
+    assert in_huge_pages(KEPT, f"import pathlib; heap.OVERCOMMIT = pathlib.Path({str(free)!r})")
