@@ -31,6 +31,14 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_reserved() -> Iterator[None]:
+    """What this process had in reserve could be had in spite of a limit to its memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cifarfast.heap._may_reserve", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A converted folder of synthetic images: 160 to train on, 40 to test on."""
