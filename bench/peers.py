@@ -5,6 +5,8 @@ weights are fp32 and its arithmetic is autocast, as in our runs: bf16 weights wo
 """
 
 import multiprocessing
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -62,6 +64,9 @@ def airbench94_alone(config: RunConfig, *, seed: int, lend_memory: bool = False,
 
 
 def _alone(sender: Connection, config: RunConfig, seed: int, lend_memory: bool, options: Mapping[str, Any]) -> None:
+    # Ctrl-C reaches both processes, and ours then ends this one, which so leaves no files and says nothing of its own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         run = airbench94(open_site(config, keep_memory=lend_memory), seed=seed, verified=config.verify, **options)
         sender.send(replace(run, name=peer_name(lend_memory=lend_memory)))

@@ -1,4 +1,8 @@
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,6 +88,38 @@ def test_what_is_wrong_in_its_process_is_one_line_in_ours(data: Path, capfd: pyt
     with pytest.raises(UserError, match=r"^airbench's process ended with exit code 1 and no result$"):
         airbench94_alone(config, seed=0, batch_size="many")
     assert "TypeError" in capfd.readouterr().err
+
+
+@needs_airbench
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_stops_us_stops_it_and_no_files_stay(data: Path, tmp_path: Path, number: int, code: int) -> None:
+    script = f"""
+from pathlib import Path
+from bench.peers import airbench94_alone
+from cifarfast.config import RunConfig
+from cifarfast.door import run
+from cifarfast.runtime import Runtime
+config = RunConfig(data=Path({str(data)!r}), runtime=Runtime(device="cpu", loader="resident"))
+run(lambda: airbench94_alone(config, seed=0, epochs=10_000, batch_size=32))
+"""
+    started = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(tmp_path.glob("airbench-*/test.pt")):
+        assert started.poll() is None
+        time.sleep(0.05)
+    if number == signal.SIGINT:  # as a terminal does
+        os.killpg(started.pid, number)
+    else:
+        started.send_signal(number)
+    _, told = started.communicate()
+    assert started.returncode == code
+    assert told.splitlines() == [f"error: {'interrupted' if number == signal.SIGINT else 'terminated'}"]
+    assert list(tmp_path.glob("airbench-*")) == []
 
 
 @needs_airbench
