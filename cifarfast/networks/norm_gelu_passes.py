@@ -164,6 +164,11 @@ def slopes(
         sums[part, 0], sums[part, 1] = first, second
 
 
+@njit(cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
+def _through_norm(x: np.uint16, d: np.uint16, factor: np.float32, slope: np.float32, start: np.float32) -> np.uint16:
+    return to_bf16(factor * to_fp32(d) - (slope * to_fp32(x) + start))
+
+
 @njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
 def through_norm(x: Bits, line: npt.NDArray[np.float32], parts: npt.NDArray[np.float32], d: Bits) -> None:
     """The gradient of BatchNorm's inputs, in place of that of its outputs: line[0] d - line[1] x - line[2]."""
@@ -173,7 +178,7 @@ def through_norm(x: Bits, line: npt.NDArray[np.float32], parts: npt.NDArray[np.f
         for n in range(rows * part // len(parts), rows * (part + 1) // len(parts)):
             given, g = x[n], d[n]
             for c in range(channels):
-                g[c] = to_bf16(factor[c] * to_fp32(g[c]) - (slope[c] * to_fp32(given[c]) + start[c]))
+                g[c] = _through_norm(given[c], g[c], factor[c], slope[c], start[c])
 
 
 @njit(parallel=True, cache=KEPT, error_model="numpy", fastmath=_CONTRACT)
@@ -196,7 +201,7 @@ def unpool(
             for column in range(columns):
                 given, g = x[number * columns + column], d[number * columns + column]
                 for c in range(channels):
-                    bits[c] = to_bf16(factor[c] * to_fp32(g[c]) - (slope[c] * to_fp32(given[c]) + start[c]))
+                    bits[c] = _through_norm(given[c], g[c], factor[c], slope[c], start[c])
                 places = place[number * columns + column]
                 for i in range(4):
                     pixel = images[n, row + i // 2, 2 * column + i % 2]
