@@ -55,8 +55,10 @@ def airbench94_alone(config: RunConfig, *, seed: int, lend_memory: bool = False,
     except EOFError:
         process.join()
         raise UserError(f"airbench's process ended with exit code {process.exitcode} and no result") from None
-    finally:
+    except BaseException:
         process.terminate()
+        raise
+    finally:
         process.join()
     if isinstance(found, UserError):
         raise found
@@ -66,12 +68,17 @@ def airbench94_alone(config: RunConfig, *, seed: int, lend_memory: bool = False,
 def _alone(sender: Connection, config: RunConfig, seed: int, lend_memory: bool, options: Mapping[str, Any]) -> None:
     # Ctrl-C reaches both processes, and ours then ends this one, which so leaves no files and says nothing of its own.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGTERM, _leave)
     try:
         run = airbench94(open_site(config, keep_memory=lend_memory), seed=seed, verified=config.verify, **options)
         sender.send(replace(run, name=peer_name(lend_memory=lend_memory)))
     except UserError as error:
         sender.send(error)
+
+
+def _leave(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a group of processes that is ended asks each twice
+    sys.exit()
 
 
 def airbench94(
