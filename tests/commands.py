@@ -28,6 +28,11 @@ def command(
     )
 
 
+def printed(code: str) -> str:
+    """What another Python process prints that runs `code`."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 def refusal(main: Callable[[Sequence[str]], None], capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """Run a command in this process, which must refuse: the one line with which it does (see `refused`)."""
     with pytest.raises(SystemExit) as leaving:

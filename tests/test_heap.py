@@ -1,9 +1,9 @@
 import ctypes
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.commands import printed
 
 CAN_BE_TOLD = hasattr(ctypes.CDLL(None), "mallopt")
 FEWEST_NEW_PAGES = """
@@ -23,10 +23,9 @@ print(min(counts) * resource.getpagesize() / (64 << 20))
 @pytest.mark.parametrize(("first", "again"), [("", True), ("keep_freed_memory()", False)])
 def test_memory_that_is_kept_is_not_handed_out_again(first: str, again: bool) -> None:
     """64 MiB, filled and freed five times: what share of it the system hands out anew, the least of all times."""
-    code = FEWEST_NEW_PAGES.format(first=first)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (float(done.stdout) > 0.9) == again
-    assert (float(done.stdout) < 0.1) != again
+    share = float(printed(FEWEST_NEW_PAGES.format(first=first)))
+    assert (share > 0.9) == again
+    assert (share < 0.1) != again
 
 
 def in_huge_pages(block: str, before: str = "") -> bool:
@@ -42,8 +41,7 @@ for line in open("/proc/self/smaps"):
     elif line.startswith("VmFlags:") and start <= id(block) + (1 << 20) < end:
         print("hg" in line.split())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {"True\n": True, "False\n": False}[done.stdout]
+    return {"True\n": True, "False\n": False}[printed(code)]
 
 
 needs_huge_pages = pytest.mark.skipif(

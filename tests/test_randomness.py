@@ -1,15 +1,12 @@
-import subprocess
-import sys
-
 import torch
 
 from cifarfast.randomness import generator, seed_of
+from tests.commands import printed
 
 
 def test_the_same_in_another_process() -> None:
     code = "from cifarfast.randomness import seed_of; print(seed_of(4, 'order', 2))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == seed_of(4, "order", 2)
+    assert int(printed(code)) == seed_of(4, "order", 2)
 
 
 def test_every_part_counts_and_parts_do_not_run_together() -> None:

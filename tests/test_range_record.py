@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +5,7 @@ import pytest
 
 from cifarfast.errors import UserError
 from cifarfast.range_record import PLOT_NAME, RANGE_NAME, check_no_range, read_range, write_range
+from tests.commands import printed
 from tests.reporting.conftest import range_record
 
 
@@ -36,6 +35,6 @@ def test_what_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 def test_reading_needs_no_torch() -> None:
     code = "import sys, cifarfast.range_record; print(*{name.partition('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "msgspec" in done.stdout.split()
-    assert not {"torch", "matplotlib", "numpy"} & set(done.stdout.split())
+    loaded = set(printed(code).split())
+    assert "msgspec" in loaded
+    assert not {"torch", "matplotlib", "numpy"} & loaded

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 
 from cifarfast.errors import UserError
 from cifarfast.loaders.base import Feed, check_count, effective_workers
+from tests.commands import printed
 
 PATH = Path("train.beton")
 
@@ -122,8 +121,7 @@ def test_the_order_is_the_same_in_a_new_process() -> None:
         "from pathlib import Path; from cifarfast.loaders.base import Feed;"
         "feed = Feed(path=Path('x'), images=103, batch_size=8, train=True, seed=3); print(feed.order(7).tolist())"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == str(make().order(7).tolist())
+    assert printed(code).strip() == str(make().order(7).tolist())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numba
 import numpy as np
 import pytest
@@ -8,6 +5,7 @@ import torch
 from numba.core.codegen import get_host_cpu_features
 
 from cifarfast.networks import bfloat16
+from tests.commands import printed
 from tests.networks.threads import with_threads
 
 
@@ -80,5 +78,4 @@ def kernel(bits, wide):
 kernel(np.zeros(5, np.uint16), np.zeros(5, np.float32))
 print("zmm" in next(iter(kernel.inspect_asm().values())))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+    assert printed(code) == "True\n"
