@@ -29,7 +29,12 @@ def empty_model(recipe: Recipe) -> Network:
     if recipe.network == "convnet":
         model = ConvNet(width=recipe.width, gated=recipe.squeeze_excitation)
     else:
-        model = ResNet(dropout=recipe.dropout, whitening=recipe.whitening, norm_scale=recipe.norm_scale)
+        model = ResNet(
+            dropout=recipe.dropout,
+            whitening=recipe.whitening,
+            norm_scale=recipe.norm_scale,
+            mirrored=recipe.mirrored,
+        )
     if recipe.ghost_batches > 1:
         for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
             assert norm.momentum is not None

@@ -71,6 +71,9 @@ class Recipe:
     norm_scale: bool = True
     """Whether the scales of BatchNorm are trained; those of `convnet` never are (D. Page, "How to train your ResNet 7",
     2018)."""
+    mirrored: bool = False
+    """Whether `resnet` is kept its own mirror image, which sees an image and its mirror image alike: 3.3 of its 6.6
+    million parameters then are those of the others, mirrored (T. Cohen and M. Welling, arXiv:1602.07576)."""
     width: int = 64
     """Channels of the first of the three stages of `convnet`; the others have four times as many."""
     squeeze_excitation: bool = False
@@ -164,6 +167,8 @@ class Recipe:
         below("dropout", self.dropout, 1.0)
         if self.network == "convnet" and self.dropout:
             raise ValueError(f"dropout must be 0 for convnet, which has none, not {self.dropout}")
+        if self.network == "convnet" and self.mirrored:
+            raise ValueError("mirrored must be false for convnet, whose pooling leaves out what is to the right")
         if self.network == "resnet" and self.squeeze_excitation:
             raise ValueError("squeeze_excitation must be false for resnet, which has none")
         if self.network == "resnet" and self.low_resolution_share:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from cifarfast.guard import FiniteGuard
 from cifarfast.loaders.base import Batch
 from cifarfast.model import Network
 from cifarfast.muon import Muon
-from cifarfast.networks.resnet import draw_masks
+from cifarfast.networks.mirror import Mirrored, symmetrise, symmetrise_gradients
+from cifarfast.networks.resnet import ResNet, draw_masks
 from cifarfast.optim import build_optimizer, empty_state, set_hyperparameters
 from cifarfast.randomness import generator, seed_of
 from cifarfast.recipe import Recipe, Work
@@ -78,6 +80,9 @@ class TrainStep:
         """All that a run has beside its weights, as it is before the first step."""
         self.recipe, self._seed = recipe, seed
         self._drops = recipe.dropout > 0.0
+        self._mirrored: Mirrored | None = None
+        if isinstance(self.model, ResNet) and self.model.mirrored:
+            self._mirrored = self.model
         target = self._device.target
         self.optimizer = build_optimizer(self.model, recipe, dtype=self._device.compute_dtype)
         self.scaler = self._device.scaler()
@@ -99,9 +104,9 @@ class TrainStep:
     def capture_anew(self) -> None:
         """Forget the graphs: tensors that they work on were replaced."""
         self._learn_on_device = self._device.captured(self._learn)
-        self._update: Callable[[], object] = self.optimizer.step
+        self._update: Callable[[], object] = partial(self._moved, self.optimizer.step)
         if isinstance(self.optimizer, Muon):  # Adam takes a beta1 from the host
-            move, rates = self._device.captured(self.optimizer.move), self.optimizer.rates
+            move, rates = self._device.captured(partial(self._moved, self.optimizer.move)), self.optimizer.rates
             self._update = lambda: move(rates())
 
     def reset(self, model: Network, recipe: Recipe, *, seed: int) -> None:
@@ -147,6 +152,8 @@ class TrainStep:
         inputs = self._prepared(images, draws, work.size), labels, list(masks) or None
         loss, logits = self.backward(*inputs, radius=work.sharpness_radius)
         self.scaler.unscale_(self.optimizer)
+        if self._mirrored is not None:
+            symmetrise_gradients(self._mirrored)
         skip = self._skip.copy_(self.guard.judge(loss, self._watched(), self._position))
         self.scaler.update()
         for tensor, before in undo:
@@ -157,6 +164,11 @@ class TrainStep:
             self._losses.record(indices, losses, skip=skip)
         # One batch that fp16 skips must not make an epoch's mean infinite.
         self.statistics.add(logits, labels, loss, counts=torch.isfinite(loss))
+
+    def _moved(self, move: Callable[..., object], *rates: torch.Tensor) -> None:
+        move(*rates)
+        if self._mirrored is not None:
+            symmetrise(self._mirrored)
 
     def _forget_gradients(self) -> None:
         # A graph knows where gradients are: there they stay.

@@ -79,6 +79,8 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
         Recipe(low_resolution_share=0.5)
     with pytest.raises(ValueError, match=r"^squeeze_excitation must be false for resnet, which has none$"):
         Recipe(squeeze_excitation=True)
+    with pytest.raises(ValueError, match=r"^mirrored must be false for convnet, [^\n]*$"):
+        Recipe(network="convnet", dropout=0.0, mirrored=True)
 
 
 @pytest.mark.parametrize(

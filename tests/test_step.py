@@ -33,6 +33,7 @@ PLAIN = Recipe(
     batch_size=8, dropout=0.0, augmentation=Augmentation(crop_padding=0, flip_probability=0.0, cutout_size=0)
 )
 WHITENED = replace(PLAIN, whitening=True)
+MIRRORED = replace(WHITENED, mirrored=True)
 SPEEDRUN = replace(PLAIN, network="convnet", width=4, optimizer="muon", low_resolution=20, low_resolution_share=0.5)
 SMALL_ADAM = replace(SPEEDRUN, optimizer="adam", batch_size=2)
 """For fp16, which takes a CPU a hundred times as long."""
@@ -282,7 +283,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-NETWORKS = {"reference": PLAIN, "whitened": WHITENED, "speedrun": SPEEDRUN, "sharp": SHARP}
+NETWORKS = {"reference": PLAIN, "mirrored": MIRRORED, "speedrun": SPEEDRUN, "sharp": SHARP}
 
 
 @pytest.mark.parametrize(
@@ -522,6 +523,24 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     assert not unlike
 
 
+@pytest.mark.parametrize("recipe", [MIRRORED, replace(MIRRORED, optimizer="muon", dropout=0.1)], ids=["adam", "muon"])
+def test_a_mirrored_network_stays_its_own_mirror_image(recipe: Recipe) -> None:
+    step = trainer(recipe, device(amp_dtype="bf16"))
+    model, before = resnet(step), {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    step.set(lr=0.02, momentum=0.6)
+    advance(step, 3)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            assert torch.equal(model.mirror_image(name, tensor), tensor), name
+            still = name == "prep.conv.weight" or (name.endswith("norm.weight") and not recipe.norm_scale)
+            assert torch.equal(before[name], tensor) == still, name
+    images = torch.randn(4, 3, 32, 32, generator=generator(0, "images"))
+    with torch.no_grad():
+        answers = model.eval()(images)
+        torch.testing.assert_close(model(images.flip(3)), answers)
+    assert answers.std(0).max() > 0.01
+
+
 def steps_of(step: TrainStep, poisoned: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
     """The state after each of eleven steps, each with rates, image size and number of its own."""
     for number in range(11):
@@ -545,6 +564,7 @@ CAPTURED: dict[str, tuple[Recipe, AmpDtype | None, int | None]] = {
     "muon": (replace(SPEEDRUN, batch_size=2, hard_share=0.5, epochs=2), "bf16", None),
     "sharp": (replace(SHARP, batch_size=2, sharpness_share=0.5, epochs=2), "bf16", None),
     "ghost batches": (replace(WHITENED, batch_size=4, ghost_batch=2), None, None),
+    "mirrored": (replace(MIRRORED, batch_size=2, optimizer="muon"), None, None),
     "fp16": (replace(PLAIN, batch_size=2), "fp16", None),
     "divergence": (replace(PLAIN, batch_size=2), None, 9),
     "divergence of muon": (replace(SPEEDRUN, batch_size=2), None, 9),

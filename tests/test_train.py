@@ -21,8 +21,8 @@ SMALL = ("--batch-size", "16", "--epochs", "1", "--train-images", "32", "--test-
 FLAGS = {
     "--data", "--out", "--seed", "--train-images", "--test-images", "--verify", "--summary", "--resume",
     "--checkpoint-minutes", "--tensorboard", "--report", "--recipe", "--target-accuracy", "--tta", "--network",
-    "--whitening", "--norm-scale", "--width", "--squeeze-excitation", "--epochs", "--batch-size", "--ghost-batch",
-    "--hard-share", "--low-resolution", "--low-resolution-share", "--optimizer",
+    "--whitening", "--norm-scale", "--mirrored", "--width", "--squeeze-excitation", "--epochs", "--batch-size",
+    "--ghost-batch", "--hard-share", "--low-resolution", "--low-resolution-share", "--optimizer",
     "--max-lr", "--head-lr", "--bias-lr", "--div-factor", "--final-div-factor", "--pct-start", "--anneal",
     "--cycle-momentum", "--base-momentum", "--max-momentum", "--weight-decay",
     "--sharpness-radius", "--sharpness-share", "--label-smoothing", "--dropout",

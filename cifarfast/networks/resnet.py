@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
 from cifarfast.networks.convolution import convolved, pooled
-from cifarfast.networks.whitening import whitening_filters
+from cifarfast.networks.mirror import halves_swapped, symmetrise
+from cifarfast.networks.whitening import mirrored_whitening_filters, whitening_filters
 
 # Output of every block for one image (channels, height, width): what its dropout mask must cover.
 BLOCK_SHAPES = (
@@ -72,9 +73,14 @@ class ResNet(nn.Module):
         dropout: share of activations dropped after every block.
         whitening: nothing trains the filters of the first block: before training, `whiten` must have seen images.
         norm_scale: whether the scales of BatchNorm are trained; they begin as one.
+        mirrored: it begins as its own mirror image, see `networks.mirror`.
     """
 
-    def __init__(self, *, dropout: float = 0.0, whitening: bool = False, norm_scale: bool = True) -> None:
+    stem_partners: torch.Tensor
+
+    def __init__(
+        self, *, dropout: float = 0.0, whitening: bool = False, norm_scale: bool = True, mirrored: bool = False
+    ) -> None:
         super().__init__()
         self.prep = ConvBlock(3, 64, dropout=dropout)
         self.prep.conv.weight.requires_grad_(not whitening)
@@ -86,19 +92,47 @@ class ResNet(nn.Module):
         self.head = nn.Linear(512, CLASSES)
         for block in (module for module in self.modules() if isinstance(module, ConvBlock)):
             block.norm.weight.requires_grad_(norm_scale)
+        self.mirrored = mirrored
+        # Of each of its channels, the one that sees the same of a mirrored image.
+        partners = torch.arange(64).roll(32)
+        if whitening:
+            # 18 even filters, 9 odd ones, the negatives of both, and five mixtures with their mirror images.
+            partners = torch.arange(64)
+            partners[18:27], partners[45:54] = torch.arange(45, 54), torch.arange(18, 27)
+            partners[54:59], partners[59:64] = torch.arange(59, 64), torch.arange(54, 59)
+        self.register_buffer("stem_partners", partners, persistent=False)
+        if mirrored:
+            symmetrise(self)
 
     @torch.no_grad()
     def whiten(self, images: torch.Tensor) -> None:
         """Make 27 outputs of the first convolution uncorrelated and of variance one, and 27 others their negatives.
 
-        The other ten are mixtures of these, of variance one as well, at random as the filters were.
+        The other ten are mixtures of these, of variance one as well, at random as the filters were; in a mirrored
+        network five of them, and five mirror images.
 
         Args:
             images: normalised (N, 3, 32, 32), of the training split.
         """
-        filters, weight = whitening_filters(images, 3).flatten(1), self.prep.conv.weight
-        shares = F.normalize(weight[2 * len(filters) :].flatten(1).double())
-        weight.copy_(torch.cat([filters, -filters, shares @ filters]).reshape(weight.shape))
+        filters = torch.cat(mirrored_whitening_filters(images, 3)) if self.mirrored else whitening_filters(images, 3)
+        weight = self.prep.conv.weight
+        rest = weight[2 * len(filters) :]
+        mixed = (F.normalize(rest.flatten(1).double()) @ filters.flatten(1)).reshape(rest.shape)
+        if self.mirrored:
+            mixed[5:] = mixed[:5].flip(3)
+        weight.copy_(torch.cat([filters, -filters, mixed]))
+
+    def mirror_image(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """See `networks.mirror.Mirrored`."""
+        if name.startswith("head."):
+            return tensor if name == "head.bias" else halves_swapped(tensor, 1)
+        if name.startswith("prep."):
+            tensor = tensor[self.stem_partners]
+        elif name == "layer1.conv.weight":
+            tensor = halves_swapped(tensor[:, self.stem_partners], 0)
+        else:
+            tensor = halves_swapped(tensor, *range(min(tensor.ndim, 2)))
+        return tensor.flip(3) if tensor.ndim == 4 else tensor
 
     def forward(self, images: torch.Tensor, masks: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
         """Class scores of normalised images.

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifarfast.networks.resnet import BLOCK_SHAPES, ConvBlock, ResNet, draw_masks, drop
-from cifarfast.networks.whitening import whitening_filters
+from cifarfast.networks.whitening import mirrored_whitening_filters, whitening_filters
 from tests.networks.pictures import pictures
 
 CPU = torch.device("cpu")
@@ -29,6 +29,19 @@ def test_whitened_filters_are_of_the_images_and_not_trained() -> None:
     torch.autograd.backward(model(images).sum())
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == ["prep.conv.weight"]
     assert sum(p.numel() for p in model.parameters()) == 6_573_130
+
+
+def test_whitened_filters_of_a_mirrored_network_are_as_many_and_go_in_pairs() -> None:
+    torch.manual_seed(0)
+    model, images = ResNet(whitening=True, mirrored=True), pictures(20)
+    model.whiten(images)
+    whitened, weight = torch.cat(mirrored_whitening_filters(images, 3)).float(), model.prep.conv.weight
+    torch.testing.assert_close(weight[:54], torch.cat([whitened, -whitened]))
+    answers = F.conv2d(torch.cat([images, images.flip(3)]), weight)
+    torch.testing.assert_close(answers.square().mean((0, 2, 3)), torch.ones(64), atol=0.1, rtol=0)
+    mixtures = F.normalize(weight[54:59].flatten(1))
+    assert (mixtures @ mixtures.T - torch.eye(5)).abs().max() < 0.9
+    torch.testing.assert_close(weight[59:], weight[54:59].flip(3))
 
 
 def test_scales_of_batchnorm_are_one_where_they_are_not_trained() -> None:
