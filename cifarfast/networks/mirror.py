@@ -39,10 +39,11 @@ def symmetrise_gradients(network: Mirrored) -> None:
 
 
 def symmetrise(network: Mirrored) -> None:
-    """Make a network the mean of itself and its mirror image: what rounding has put between them is gone."""
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if tensor.is_floating_point():
-            _symmetrise(network, name, tensor)
+    """Make what training changes the mean of itself and its mirror image: what rounding put between them is gone."""
+    trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    running = [(name, buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
+    for name, tensor in (*trained, *running):
+        _symmetrise(network, name, tensor)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from cifarfast.networks import CLASSES
 from cifarfast.networks.convolution import convolved, pooled
-from cifarfast.networks.mirror import halves_swapped, symmetrise
+from cifarfast.networks.mirror import halves_swapped
 from cifarfast.networks.whitening import mirrored_whitening_filters, whitening_filters
 
 # Output of every block for one image (channels, height, width): what its dropout mask must cover.
@@ -102,7 +102,7 @@ class ResNet(nn.Module):
             partners[54:59], partners[59:64] = torch.arange(59, 64), torch.arange(54, 59)
         self.register_buffer("stem_partners", partners, persistent=False)
         if mirrored:
-            symmetrise(self)
+            self._mirror_halves()
 
     @torch.no_grad()
     def whiten(self, images: torch.Tensor) -> None:
@@ -121,6 +121,15 @@ class ResNet(nn.Module):
         if self.mirrored:
             mixed[5:] = mixed[:5].flip(3)
         weight.copy_(torch.cat([filters, -filters, mixed]))
+
+    @torch.no_grad()
+    def _mirror_halves(self) -> None:
+        """Make the second half of all filters, and of the head's weights, the mirror images of the first."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                dim = int(name == "head.weight")
+                mirrored = self.mirror_image(name, parameter).chunk(2, dim)[1]
+                parameter.chunk(2, dim)[1].copy_(mirrored)
 
     def mirror_image(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """See `networks.mirror.Mirrored`."""
