@@ -197,6 +197,7 @@ REFERENCE_TUNED = Recipe(
     target_accuracy=0.945,
     whitening=True,
     norm_scale=False,
+    mirrored=True,
     optimizer="muon",
     max_lr=0.1,
     head_lr=0.01,

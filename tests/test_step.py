@@ -538,7 +538,7 @@ def test_a_mirrored_network_stays_its_own_mirror_image(recipe: Recipe) -> None:
     images = torch.randn(4, 3, 32, 32, generator=generator(0, "images"))
     with torch.no_grad():
         answers = model.eval()(images)
-        torch.testing.assert_close(model(images.flip(3)), answers)
+        torch.testing.assert_close(model(images.flip(3)), answers, rtol=1e-4, atol=1e-4)
     assert answers.std(0).max() > 0.01
 
 

@@ -14,10 +14,10 @@ from tests.networks.pictures import pictures
 LABELS = torch.arange(6)
 
 
-def network(*, whitening: bool, mirrored: bool, norm_scale: bool = True) -> ResNet:
+def network(*, whitening: bool, mirrored: bool) -> ResNet:
     """One in which nothing is as alike as it begins: no bias zero, no scale and no variance one."""
     torch.manual_seed(0)
-    model = ResNet(whitening=whitening, mirrored=mirrored, norm_scale=norm_scale)
+    model = ResNet(whitening=whitening, mirrored=mirrored)
     if whitening:
         model.whiten(pictures(20))
     draws = generator(0, "network")
@@ -67,7 +67,7 @@ def test_a_mirrored_network_sees_both_alike(whitening: bool) -> None:
 
 @pytest.mark.parametrize("whitening", [False, True])
 def test_gradients_are_those_of_images_and_mirrored_images(whitening: bool) -> None:
-    model, images = network(whitening=whitening, mirrored=True, norm_scale=False), pictures(6)
+    model, images = network(whitening=whitening, mirrored=True), pictures(6)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     pairs = [
         torch.autograd.grad(F.cross_entropy(model(seen), LABELS), list(trained.values()))
