@@ -69,6 +69,7 @@ class TrainStep:
         images: int = 0,
     ) -> None:
         self.model = model
+        self._mirrored: Mirrored | None = model if isinstance(model, ResNet) and model.mirrored else None
         self._images = images
         self.mean, self.std = (device.send(torch.tensor(values)) for values in (mean, std))
         self._device = device
@@ -80,9 +81,6 @@ class TrainStep:
         """All that a run has beside its weights, as it is before the first step."""
         self.recipe, self._seed = recipe, seed
         self._drops = recipe.dropout > 0.0
-        self._mirrored: Mirrored | None = None
-        if isinstance(self.model, ResNet) and self.model.mirrored:
-            self._mirrored = self.model
         target = self._device.target
         self.optimizer = build_optimizer(self.model, recipe, dtype=self._device.compute_dtype)
         self.scaler = self._device.scaler()

@@ -30,6 +30,10 @@ BLOCK_SHAPES = (
     (256, 8, 8),
     (512, 4, 4), (512, 4, 4), (512, 4, 4),
 )  # fmt: skip
+# Of each channel of the first block, the one that sees the same of a mirrored image.
+PARTNERS = [*range(32, 64), *range(32)]
+# 18 even filters, 9 odd ones, the negatives of both, and five mixtures with their mirror images.
+WHITENED_PARTNERS = [*range(18), *range(45, 54), *range(27, 45), *range(18, 27), *range(59, 64), *range(54, 59)]
 
 
 class ConvBlock(nn.Module):
@@ -93,14 +97,8 @@ class ResNet(nn.Module):
         for block in (module for module in self.modules() if isinstance(module, ConvBlock)):
             block.norm.weight.requires_grad_(norm_scale)
         self.mirrored = mirrored
-        # Of each of its channels, the one that sees the same of a mirrored image.
-        partners = torch.arange(64).roll(32)
-        if whitening:
-            # 18 even filters, 9 odd ones, the negatives of both, and five mixtures with their mirror images.
-            partners = torch.arange(64)
-            partners[18:27], partners[45:54] = torch.arange(45, 54), torch.arange(18, 27)
-            partners[54:59], partners[59:64] = torch.arange(59, 64), torch.arange(54, 59)
-        self.register_buffer("stem_partners", partners, persistent=False)
+        partners = WHITENED_PARTNERS if whitening else PARTNERS
+        self.register_buffer("stem_partners", torch.tensor(partners), persistent=False)
         if mirrored:
             self._mirror_halves()
 

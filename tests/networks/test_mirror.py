@@ -14,6 +14,11 @@ from tests.networks.pictures import pictures
 LABELS = torch.arange(6)
 
 
+def floats(model: ResNet) -> dict[str, torch.Tensor]:
+    """The live weights and running statistics, without gradients."""
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+
 def network(*, whitening: bool, mirrored: bool) -> ResNet:
     """One in which nothing is as alike as it begins: no bias zero, no scale and no variance one."""
     torch.manual_seed(0)
@@ -21,11 +26,11 @@ def network(*, whitening: bool, mirrored: bool) -> ResNet:
     if whitening:
         model.whiten(pictures(20))
     draws = generator(0, "network")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.ndim == 1 and tensor.is_floating_point():
-            tensor.data.add_(torch.rand(tensor.shape, generator=draws))
+    for name, tensor in floats(model).items():
+        if tensor.ndim == 1:
+            tensor.add_(torch.rand(tensor.shape, generator=draws))
         elif mirrored and name == "head.weight":
-            tensor.data.add_(torch.randn(tensor.shape, generator=draws))
+            tensor.add_(torch.randn(tensor.shape, generator=draws))
     if mirrored:
         symmetrise(model)
     return model
@@ -36,16 +41,14 @@ def network(*, whitening: bool, mirrored: bool) -> ResNet:
 def test_a_mirror_image_makes_the_same_of_mirrored_images(whitening: bool, training: bool) -> None:
     model = network(whitening=whitening, mirrored=False).train(training)
     other = copy.deepcopy(model)
-    for name, tensor in [*other.named_parameters(), *other.named_buffers()]:
-        if tensor.is_floating_point():
-            tensor.data.copy_(model.mirror_image(name, tensor))
-            assert torch.equal(model.mirror_image(name, tensor), model.state_dict()[name])
+    for name, tensor in floats(other).items():
+        tensor.copy_(model.mirror_image(name, tensor))
+        assert torch.equal(model.mirror_image(name, tensor), model.state_dict()[name])
     images = pictures(6)
     expected = model(images)
     torch.testing.assert_close(other(images.flip(3)), expected)
-    for name, tensor in model.named_buffers():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(dict(other.named_buffers())[name], model.mirror_image(name, tensor))
+    for name, tensor in floats(model).items():
+        torch.testing.assert_close(floats(other)[name], model.mirror_image(name, tensor))
     assert not torch.allclose(model(images.flip(3)), expected, atol=0.01)
 
 
@@ -86,11 +89,7 @@ def test_gradients_are_those_of_images_and_mirrored_images(whitening: bool) -> N
 
 def test_what_is_between_both_is_taken_away_from_weights_and_statistics() -> None:
     model = network(whitening=False, mirrored=False).eval()
-    expected = {
-        name: (tensor + model.mirror_image(name, tensor)) / 2
-        for name, tensor in model.state_dict().items()
-        if tensor.is_floating_point()
-    }
+    expected = {name: (tensor + model.mirror_image(name, tensor)) / 2 for name, tensor in floats(model).items()}
     counts = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in expected}
     symmetrise(model)
     state = model.state_dict()
